@@ -1,0 +1,333 @@
+"""The export: from checkpoints to a verified artifact folder, or to nothing at all."""
+
+import contextlib
+import dataclasses
+import gc
+import importlib.metadata
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import onnx_ir as ir
+import torch
+from torch import nn
+
+from dia_export.errors import ExportError, OutputExistsError
+from dia_export.recipes import RECIPES, Dtype, Recipe
+from dia_export.trace import build_module, codec_spec, model_spec, trace
+from dia_export.verify import Figures, Reference, check_graph
+from dia_export.weights import attach_weights
+from dia_models.checkpoint import DacCheckpoint, DiaCheckpoint, Weight, open_dac, open_dia
+from dia_models.random_weights import (
+    FULL_DAC,
+    FULL_DIA,
+    TINY_DAC,
+    TINY_DIA,
+    random_dac,
+    random_dia,
+)
+from dia_ort import __version__
+from dia_ort.artifacts import hash_file, models_folder
+from dia_ort.graphs import DAC_DECODER, DAC_ENCODER, DECODER, ENCODER, graph_spec
+from dia_ort.manifest import (
+    FORMAT,
+    MANIFEST_NAME,
+    VERSION,
+    FileInfo,
+    GraphInfo,
+    Manifest,
+    QuantizationInfo,
+    Source,
+)
+
+DEFAULT_MODEL = "nari-labs/Dia-1.6B-0626"
+DEFAULT_CODEC = "descript/dac_44khz"
+RANDOM_MODELS = {"tiny-random": (TINY_DIA, TINY_DAC), "full-random": (FULL_DIA, FULL_DAC)}
+"""Stand-ins with random weights: nothing to download, nothing to hear."""
+
+Progress = Callable[[str, int, int], None]
+"""Called with a stage's name, and how much of how much is done."""
+
+
+@dataclass(frozen=True, slots=True)
+class GraphReport:
+    """A row of the closing table.
+
+    Attributes:
+        file: The ONNX file.
+        nodes: In it.
+        size: Of it and its weights, in bytes.
+        seconds: To trace, write and verify.
+        figures: The gate's; empty if it was skipped or cannot run here.
+    """
+
+    file: str
+    nodes: int
+    size: int
+    seconds: float
+    figures: Figures = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ExportResult:
+    """Where the artifact is, and a report for every graph."""
+
+    folder: Path
+    reports: list[GraphReport]
+
+
+def export(
+    model: str | os.PathLike[str] = DEFAULT_MODEL,
+    codec: str | os.PathLike[str] | None = None,
+    *,
+    dtype: Dtype = "fp16",
+    output: str | os.PathLike[str] | None = None,
+    revision: str | None = None,
+    seed: int = 0,
+    verify: bool = True,
+    force: bool = False,
+    progress: Progress = lambda _stage, _done, _total: None,
+) -> ExportResult:
+    """Export a Dia and its codec to ONNX graphs that dia-ort runs.
+
+    Everything is written into a hidden folder beside the target, verified there, and renamed at
+    the end; whatever goes wrong before leaves no artifact.
+
+    Args:
+        model: A hub id, a local folder or file, or one of :data:`RANDOM_MODELS`.
+        codec: The same for the DAC; None takes :data:`DEFAULT_CODEC`, or random weights for a
+            random model.
+        dtype: What the weights become; see :mod:`dia_export.recipes`.
+        output: The folder to make; None: a name after model and dtype, where dia-ort looks first.
+        revision: Of the model's hub id.
+        seed: Of random weights.
+        verify: Whether to hold every graph against PyTorch before publishing.
+        force: Replace the output folder if it exists.
+        progress: Told of every stage.
+
+    Raises:
+        OutputExistsError: The output folder exists and ``force`` is off.
+        CheckpointError, ConfigError: The checkpoint cannot be read, or is not a Dia or DAC.
+        GateError: A graph is not equal enough to PyTorch.
+        ExportError: The disk is full, or the folder is not writable.
+    """
+    dia, dac, name = open_sources(model, codec, revision, seed)
+    target = Path(output) if output is not None else models_folder() / f"{name}-{dtype}"
+    if target.exists() and not force and (not target.is_dir() or any(target.iterdir())):
+        raise OutputExistsError(
+            f"{target} exists: choose another --output, or replace it (--force)."
+        )
+    with _published(target) as folder:
+        exporter = _Exporter(folder, dia, dac, RECIPES[dtype], progress)
+        reports = exporter.run(Reference(dia, dac) if verify else None)
+    return ExportResult(target, reports)
+
+
+def open_sources(
+    model: str | os.PathLike[str],
+    codec: str | os.PathLike[str] | None,
+    revision: str | None,
+    seed: int,
+) -> tuple[DiaCheckpoint, DacCheckpoint, str]:
+    """Open the model's and the codec's checkpoints; the third value is a name for the two."""
+    text = os.fspath(model)
+    if text in RANDOM_MODELS:
+        dia = random_dia(RANDOM_MODELS[text][0], seed)
+    else:
+        dia = open_dia(model, revision)
+    chosen = (
+        os.fspath(codec) if codec is not None else text if text in RANDOM_MODELS else DEFAULT_CODEC
+    )
+    dac = (
+        random_dac(RANDOM_MODELS[chosen][1], seed) if chosen in RANDOM_MODELS else open_dac(chosen)
+    )
+    return dia, dac, Path(text).resolve().name if Path(text).exists() else text.rsplit("/", 1)[-1]
+
+
+@contextlib.contextmanager
+def _published(target: Path) -> Iterator[Path]:
+    """A folder to write into, which takes the target's place if the block ends well."""
+    target = target.absolute()
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(
+            tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent)
+        )
+    except OSError as error:
+        raise ExportError(
+            f"{target.parent} is not writable: {error}. Choose another --output."
+        ) from error
+    try:
+        yield folder
+        folder.chmod(0o755)
+        if target.exists():
+            old = folder.with_suffix(".old")
+            target.rename(old)
+            folder.rename(target)
+            shutil.rmtree(old) if old.is_dir() else old.unlink()
+        else:
+            folder.rename(target)
+    except OSError as error:
+        raise ExportError(f"writing to {target} failed: {error}. Nothing was published.") from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+class _Exporter:
+    """One export: traces, writes and verifies each graph in turn, then writes the manifest."""
+
+    def __init__(
+        self,
+        folder: Path,
+        dia: DiaCheckpoint,
+        dac: DacCheckpoint,
+        recipe: Recipe,
+        progress: Progress,
+    ) -> None:
+        self._folder = folder
+        self._dia, self._dac = dia, dac
+        self._recipe = recipe
+        self._progress = progress
+        self._model, self._codec = model_spec(dia.config), codec_spec(dac.config)
+        self._infos: list[GraphInfo] = []
+        self._reports: list[GraphReport] = []
+
+    def run(self, reference: Reference | None) -> list[GraphReport]:
+        """Write the whole folder."""
+        for graph in (ENCODER, DECODER, DAC_DECODER, DAC_ENCODER):
+            self._export_graph(graph, reference)
+        self._write_manifest()
+        return self._reports
+
+    def _export_graph(self, graph: str, reference: Reference | None) -> None:
+        """Write a graph for every compute dtype, over one weight file, and verify each."""
+        is_codec = graph in (DAC_DECODER, DAC_ENCODER)
+        computes = ("float32",) if is_codec else self._recipe.compute
+        started = time.monotonic()
+        infos, shared = [], None
+        for compute in computes:
+            info, written = self._write_graph(graph, compute, shared)
+            shared = shared or written
+            infos.append(info)
+        seconds = (time.monotonic() - started) / len(infos)
+        cases = None
+        if reference is not None:
+            self._progress(f"{graph}: PyTorch's values", 0, 1)
+            cases = reference.cases(graph)
+            self._progress(f"{graph}: PyTorch's values", 1, 1)
+        for index, info in enumerate(infos):
+            started = time.monotonic()
+            figures: Figures = {}
+            # onnxruntime's CPU provider widens float16 nodes but has no way to run bfloat16 ones.
+            if cases is not None and info.compute != "bfloat16":
+                self._progress(f"{info.file}: verify", 0, 1)
+                spec = graph_spec(graph, self._model, self._codec, info.compute)
+                figures = check_graph(self._folder / info.file, spec, cases, self._recipe.dtype)
+                self._progress(f"{info.file}: verify", 1, 1)
+            size = (self._folder / info.file).stat().st_size
+            if info.data and index == 0:
+                size += (self._folder / info.data).stat().st_size
+            self._infos.append(info)
+            self._reports.append(
+                GraphReport(
+                    info.file, info.nodes, size, seconds + time.monotonic() - started, figures
+                )
+            )
+
+    def _write_graph(
+        self, graph: str, compute: str, shared: ir.Model | None
+    ) -> tuple[GraphInfo, ir.Model]:
+        stem = (
+            graph if compute == self._recipe.compute[0] or shared is None else f"{graph}.{compute}"
+        )
+        path = self._folder / f"{stem}.onnx"
+        data = f"{graph}.onnx.data"
+        self._progress(f"{path.name}: trace", 0, 1)
+        module = _in_dtype(build_module(graph, self._dia.config, self._dac.config), compute)
+        spec = graph_spec(graph, self._model, self._codec, compute)
+        model = trace(spec, module, hop_length=self._codec.hop_length)
+        self._progress(f"{path.name}: trace", 1, 1)
+        is_codec = graph in (DAC_DECODER, DAC_ENCODER)
+        attach_weights(
+            model,
+            self._dac.weights if is_codec else _below(f"{graph}.", self._dia.weights),
+            storage=None if is_codec else self._recipe.storage,
+            compute=compute,
+            quantization=None if is_codec else self._recipe.quantization,
+        )
+        if shared is None:
+            stage = f"{path.name}: write"
+            ir.save(
+                model,
+                path,
+                external_data=data,
+                callback=lambda _tensor, at: self._progress(stage, at.index + 1, at.total),
+            )
+        else:
+            for name, value in model.graph.initializers.items():
+                if name in shared.graph.initializers:
+                    value.const_value = shared.graph.initializers[name].const_value
+            ir.save(model, path)
+        nodes = sum(1 for _ in model.graph)
+        info = GraphInfo(graph=graph, file=path.name, data=data, compute=compute, nodes=nodes)
+        del module, model
+        gc.collect()
+        return info, shared or ir.load(path)
+
+    def _write_manifest(self) -> None:
+        quantization = self._recipe.quantization
+        files = {}
+        paths = sorted(self._folder.iterdir())
+        for index, path in enumerate(paths):
+            self._progress("hash", index, len(paths))
+            files[path.name] = FileInfo(size=path.stat().st_size, sha256=hash_file(path))
+        self._progress("hash", len(paths), len(paths))
+        manifest = Manifest(
+            format=FORMAT,
+            version=VERSION,
+            dtype=self._recipe.dtype,
+            quantization=quantization and QuantizationInfo(**dataclasses.asdict(quantization)),
+            model=self._model,
+            codec=self._codec,
+            graphs=tuple(self._infos),
+            files=files,
+            sources={"model": _source(self._dia), "codec": _source(self._dac)},
+            tools={
+                "dia-ort": __version__,
+                **_versions("torch", "onnx", "onnxruntime", "onnxscript"),
+            },
+            verification={
+                report.file: report.figures for report in self._reports if report.figures
+            },
+        )
+        (self._folder / MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8")
+
+
+def _in_dtype(module: nn.Module, dtype: str) -> nn.Module:
+    """The module with its (unfilled) matrices in ``dtype``; vectors stay float32."""
+    for parameter in module.parameters():
+        if parameter.ndim > 1:
+            parameter.data = parameter.data.to(getattr(torch, dtype))
+    return module
+
+
+def _below(prefix: str, weights: Mapping[str, Weight]) -> dict[str, Weight]:
+    return {n.removeprefix(prefix): w for n, w in weights.items() if n.startswith(prefix)}
+
+
+def _source(checkpoint: DiaCheckpoint | DacCheckpoint) -> Source:
+    """Where a checkpoint came from; of a local path only its name, which tells nothing private."""
+    name = str(checkpoint.source)
+    return Source(
+        name=Path(name).name if Path(name).exists() else name,
+        revision=checkpoint.revision,
+        layout=checkpoint.layout,
+    )
+
+
+def _versions(*packages: str) -> dict[str, str]:
+    return {package: importlib.metadata.version(package) for package in packages}

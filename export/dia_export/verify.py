@@ -1,0 +1,358 @@
+"""The gate: a graph is held against PyTorch before anything is published.
+
+Names first, then dtypes and axes, shapes, and values on fresh inputs; for quantised decoders also
+the distributions that they sample from. The PyTorch model and the onnxruntime session are never in
+memory together.
+"""
+
+import gc
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from dia_export.errors import (
+    AxesMismatchError,
+    DistributionMismatchError,
+    NameMismatchError,
+    ShapeMismatchError,
+    ValueMismatchError,
+)
+from dia_models.checkpoint import DacCheckpoint, DiaCheckpoint, Weight
+from dia_models.dac import DacDecoder, DacEncoder
+from dia_models.dia import Decoder, TextEncoder, load_weights
+from dia_ort.graphs import DAC_DECODER, DAC_ENCODER, DECODER, ENCODER, GraphSpec
+
+TOP_K = 45
+GUIDANCE = 3.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tolerance:
+    """What a graph may differ by.
+
+    Attributes:
+        error: Largest absolute difference from PyTorch's float32, over the RMS of its values.
+        kl: Mean KL divergence, in nats, of the next-token distributions from PyTorch's.
+        overlap: Least mean share of the guided top-45 candidates that are the same.
+    """
+
+    error: float
+    kl: float
+    overlap: float
+
+
+TOLERANCES = {
+    "fp32": Tolerance(error=1e-3, kl=1e-6, overlap=0.999),
+    "fp16": Tolerance(error=0.1, kl=1e-3, overlap=0.97),
+    "bf16": Tolerance(error=0.6, kl=0.02, overlap=0.85),
+    "int8": Tolerance(error=0.6, kl=0.02, overlap=0.85),
+    "int4": Tolerance(error=4.0, kl=0.4, overlap=0.4),
+}
+_CODEC_ERROR = 1e-4
+"""Of the DAC decoder, in every artifact, over full scale (1.0)."""
+_CODES_EQUAL = 0.995
+"""Share of the DAC encoder's codes; a near-tie may fall either way."""
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """Inputs of one graph, one call or several in a row, and PyTorch's outputs.
+
+    Attributes:
+        inputs: By input name, all steps at once.
+        outputs: By output name.
+        prefill: Decoder only: how many steps to run in the first call.
+    """
+
+    inputs: dict[str, NDArray[np.generic]]
+    outputs: dict[str, NDArray[np.generic]]
+    prefill: int = 0
+
+
+Figures = dict[str, float]
+
+
+def check_interface(path: Path, spec: GraphSpec, session: ort.InferenceSession) -> None:
+    """Hold a graph's inputs and outputs against the declaration.
+
+    Raises:
+        NameMismatchError: They have other names, or another order.
+        AxesMismatchError: They have other dtypes or axes.
+    """
+    types = {
+        "float32": "tensor(float)",
+        "float16": "tensor(float16)",
+        "bfloat16": "tensor(bfloat16)",
+        "int64": "tensor(int64)",
+        "int32": "tensor(int32)",
+    }
+    for kind, found, declared in (
+        ("input", session.get_inputs(), spec.inputs),
+        ("output", session.get_outputs(), spec.outputs),
+    ):
+        names = [value.name for value in found]
+        if names != [tensor.name for tensor in declared]:
+            raise NameMismatchError(f"{path.name}: its {kind}s are {names}, not as declared.")
+        for value, tensor in zip(found, declared, strict=True):
+            have, want = (value.type, tuple(value.shape)), (types[tensor.dtype], tensor.axes)
+            if have != want:
+                raise AxesMismatchError(f"{path.name}: {kind} {value.name} is {have}, not {want}.")
+
+
+class Reference:
+    """PyTorch's side of the gate: inputs and the outputs they must give, graph by graph.
+
+    Args:
+        dia: The model.
+        dac: The codec.
+        seed: Of the inputs.
+    """
+
+    def __init__(self, dia: DiaCheckpoint, dac: DacCheckpoint, seed: int = 0) -> None:
+        self._model, self._codec = dia.config, dac.config
+        self._dia, self._dac = dia.weights, dac.weights
+        self._random = np.random.default_rng(seed)
+        self._cross: list[tuple[NDArray[np.int32], list[NDArray[np.float32]]]] = []
+
+    def cases(self, graph: str) -> list[Case]:
+        """The cases of one graph. The text encoder's must be made before the decoder's."""
+        make = {
+            ENCODER: self._encoder_cases,
+            DECODER: self._decoder_cases,
+            DAC_DECODER: self._dac_decoder_cases,
+            DAC_ENCODER: self._dac_encoder_cases,
+        }
+        with torch.inference_mode():
+            cases = list(make[graph]())
+        gc.collect()
+        return cases
+
+    def _texts(self) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int32]]]:
+        """A short text, and longer ones with their unconditional rows, padded and not."""
+        limit = self._model.encoder.max_positions
+        for lengths in ([7], [40, 40], [97, 97, 33, 33]):
+            sizes = np.minimum(np.array(lengths, np.int32), limit)
+            tokens = self._random.integers(
+                1, self._model.encoder.vocab_size, (len(sizes), sizes.max())
+            )
+            tokens[1::2] = 0  # unconditional rows
+            tokens[np.arange(sizes.max()) >= sizes[:, None]] = 0
+            yield tokens, sizes
+
+    def _encoder_cases(self) -> Iterator[Case]:
+        module = _filled(TextEncoder(self._model), self._dia, "encoder.")
+        for tokens, lengths in self._texts():
+            outputs = module(torch.from_numpy(tokens), torch.from_numpy(lengths))
+            cross = [_masked(value.numpy(), lengths) for value in outputs]
+            self._cross.append((lengths, cross))
+            names = [
+                f"cross_{kind}.{i}" for i in range(len(cross) // 2) for kind in ("key", "value")
+            ]
+            yield Case(
+                {"tokens": tokens, "text_lengths": lengths}, dict(zip(names, cross, strict=True))
+            )
+
+    def _decoder_cases(self) -> Iterator[Case]:
+        module = _filled(Decoder(self._model), self._dia, "decoder.")
+        decoder = self._model.decoder
+        for (lengths, cross), (steps, prefill) in zip(
+            self._cross, ((4, 1), (208, 200), (24, 17)), strict=True
+        ):
+            rows = len(lengths)
+            tokens = self._random.integers(
+                0, self._model.eos_token_id, (rows, steps, decoder.num_channels)
+            )
+            for channel, delay in enumerate(self._model.delay_pattern):
+                tokens[:, : delay + 1, channel] = self._model.bos_token_id
+            tokens[1::2] = tokens[0 : rows - rows % 2 : 2]  # the rows of a pair share their tokens
+            cache = np.zeros((rows, decoder.num_kv_heads, steps + 3, decoder.head_dim), np.float32)
+            inputs: dict[str, NDArray[np.generic]] = {
+                "tokens": tokens,
+                "seqlens_k": np.full(rows, steps - 1, np.int32),
+                "total_sequence_length": np.array([steps], np.int32),
+                "text_lengths": lengths,
+            }
+            for i in range(decoder.num_layers):
+                inputs |= {f"cross_key.{i}": cross[2 * i], f"cross_value.{i}": cross[2 * i + 1]}
+            for i in range(decoder.num_layers):
+                inputs |= {f"past_key.{i}": cache, f"past_value.{i}": cache}
+            plain = [torch.from_numpy(value) for value in list(inputs.values())[:4]]
+            pasts = [torch.from_numpy(cache)] * (2 * decoder.num_layers)
+            logits = module(*plain, [torch.from_numpy(c) for c in cross], pasts)[0]
+            yield Case(inputs, {"logits": logits.numpy()}, prefill)
+
+    def _dac_decoder_cases(self) -> Iterator[Case]:
+        module = _filled(DacDecoder(self._codec), self._dac)
+        for batch, frames in ((1, 5), (2, 33)):
+            shape = (batch, self._codec.num_codebooks, frames)
+            codes = self._random.integers(0, self._codec.codebook_size, shape)
+            audio = module(torch.from_numpy(codes))
+            yield Case({"codes": codes}, {"audio": audio.numpy()})
+
+    def _dac_encoder_cases(self) -> Iterator[Case]:
+        module = _filled(DacEncoder(self._codec), self._dac)
+        for batch, frames in ((1, 8), (2, 40)):
+            shape = (batch, 1, frames * self._codec.hop_length)
+            audio = np.cumsum(self._random.normal(0, 0.02, shape), axis=-1).astype(np.float32)
+            audio = np.tanh(audio)
+            codes = module(torch.from_numpy(audio))
+            yield Case({"audio": audio}, {"codes": codes.numpy()})
+
+
+def check_graph(path: Path, spec: GraphSpec, cases: Sequence[Case], dtype: str) -> Figures:
+    """Run a graph on the CPU and hold it against PyTorch's outputs.
+
+    Args:
+        path: The ONNX file.
+        spec: Its declaration.
+        cases: From :class:`Reference`.
+        dtype: Of the artifact, which sets the tolerance.
+
+    Returns:
+        The figures: ``error`` (``equal`` for codes), and for decoders ``kl`` and ``overlap``.
+
+    Raises:
+        NameMismatchError, AxesMismatchError, ShapeMismatchError, ValueMismatchError,
+        DistributionMismatchError: The graph does not pass.
+    """
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    check_interface(path, spec, session)
+    tolerance = TOLERANCES[dtype]
+    if spec.name == DAC_ENCODER:
+        return _check_codes(path, session, cases)
+    if spec.name == DAC_DECODER:
+        return _check_values(path, [_run(session, spec, case) for case in cases], cases, 1.0)
+    outputs = [_run(session, spec, case) for case in cases]
+    figures = _check_values(path, outputs, cases, None, tolerance.error)
+    if spec.name == DECODER:
+        figures |= _check_distribution(path, outputs, cases, tolerance)
+    return figures
+
+
+Outputs = dict[str, NDArray[np.generic]]
+
+
+def _run(session: ort.InferenceSession, spec: GraphSpec, case: Case) -> Outputs:
+    """Run a case; the decoder in a prefill and single steps, its cache handed on."""
+    dtypes = {tensor.name: tensor.dtype for tensor in spec.inputs}
+    feed = {
+        name: value.astype(dtypes[name]) if value.dtype == np.float32 else value
+        for name, value in case.inputs.items()
+    }
+    names = [tensor.name for tensor in spec.outputs]
+    if spec.name != DECODER:
+        return dict(zip(names, session.run(None, feed), strict=True))
+    tokens, logits = feed["tokens"], []
+    steps = tokens.shape[1]
+    for start, stop in [(0, case.prefill), *((t, t + 1) for t in range(case.prefill, steps))]:
+        feed["tokens"] = tokens[:, start:stop]
+        feed["seqlens_k"] = np.full(len(tokens), stop - 1, np.int32)
+        feed["total_sequence_length"] = np.array([stop], np.int32)
+        outputs = dict(zip(names, session.run(None, feed), strict=True))
+        logits.append(outputs.pop("logits"))
+        feed |= {name.replace("present", "past"): value for name, value in outputs.items()}
+    return {"logits": np.concatenate(logits, axis=1)}
+
+
+def _check_values(
+    path: Path,
+    outputs: Sequence[Outputs],
+    cases: Sequence[Case],
+    scale: float | None,
+    limit: float = _CODEC_ERROR,
+) -> Figures:
+    """The largest difference over ``scale``, or over the RMS of the values where it is None."""
+    worst = 0.0
+    for got, case in zip(outputs, cases, strict=True):
+        for name, want in case.outputs.items():
+            have = np.asarray(got[name], np.float64)
+            if have.shape != want.shape:
+                raise ShapeMismatchError(
+                    f"{path.name}: output {name} has the shape {have.shape}, not {want.shape}."
+                )
+            if "text_lengths" in case.inputs and name != "logits":
+                have = _masked(have, case.inputs["text_lengths"])
+            rms = scale or float(np.sqrt(np.mean(np.square(want, dtype=np.float64))))
+            worst = max(worst, float(np.abs(have - want).max()) / rms)
+    if not worst <= limit:  # NaN fails as well
+        raise ValueMismatchError(
+            f"{path.name}: values differ from PyTorch's by up to {worst:.3g} of their RMS, and "
+            f"{limit:.3g} is allowed."
+        )
+    return {"error": worst}
+
+
+def _check_codes(path: Path, session: ort.InferenceSession, cases: Sequence[Case]) -> Figures:
+    equal, total = 0, 0
+    for case in cases:
+        got, want = session.run(None, case.inputs)[0], case.outputs["codes"]
+        if got.shape != want.shape:
+            raise ShapeMismatchError(
+                f"{path.name}: codes have the shape {got.shape}, not {want.shape}."
+            )
+        equal, total = equal + int((got == want).sum()), total + want.size
+    if equal / total < _CODES_EQUAL:
+        raise ValueMismatchError(
+            f"{path.name}: {equal} of {total} codes are PyTorch's, and {_CODES_EQUAL:.1%} must be."
+        )
+    return {"equal": equal / total}
+
+
+def _check_distribution(
+    path: Path, outputs: Sequence[Outputs], cases: Sequence[Case], tolerance: Tolerance
+) -> Figures:
+    divergences, overlaps = [], []
+    for got, case in zip(outputs, cases, strict=True):
+        have = torch.from_numpy(np.asarray(got["logits"]))
+        want = torch.from_numpy(np.asarray(case.outputs["logits"]))
+        divergences.append(_kl(want, have).flatten())
+        if len(want) > 1:
+            overlaps.append(_overlap(_guided(want), _guided(have)).flatten())
+    kl = float(torch.cat(divergences).mean())
+    overlap = float(torch.cat(overlaps).mean())
+    if not (kl <= tolerance.kl and overlap >= tolerance.overlap):
+        raise DistributionMismatchError(
+            f"{path.name}: next-token distributions diverge by {kl:.3g} nats ({tolerance.kl:.3g} "
+            f"allowed) and share {overlap:.1%} of the top {TOP_K} ({tolerance.overlap:.1%} wanted)."
+        )
+    return {"kl": kl, "overlap": overlap}
+
+
+def _kl(want: Tensor, have: Tensor) -> Tensor:
+    """KL divergence of ``have`` from ``want``, over the last axis of logits, in float64."""
+    p, q = want.double().log_softmax(-1), have.double().log_softmax(-1)
+    return (p.exp() * (p - q)).sum(-1)
+
+
+def _guided(logits: Tensor) -> Tensor:
+    """Guidance of logits whose rows alternate, conditional and unconditional."""
+    cond, uncond = logits[0::2], logits[1::2]
+    return cond + GUIDANCE * (cond - uncond)
+
+
+def _overlap(want: Tensor, have: Tensor) -> Tensor:
+    """The share of the top candidates that two sets of logits have in common."""
+    chosen = torch.zeros_like(want, dtype=torch.bool).scatter_(
+        -1, want.topk(TOP_K).indices, value=True
+    )
+    return chosen.gather(-1, have.topk(TOP_K).indices).float().mean(-1)
+
+
+def _masked(values: NDArray[np.generic], lengths: NDArray[np.generic]) -> NDArray[np.generic]:
+    """(rows, heads, text, dim) with padded positions, whose values mean nothing, at zero."""
+    real = np.arange(values.shape[2]) < lengths[:, None]
+    return values * real[:, None, :, None]
+
+
+def _filled(module: nn.Module, weights: Mapping[str, Weight], prefix: str = "") -> nn.Module:
+    """A module with its weights, in float32."""
+    load_weights(module, weights, prefix, torch.float32)
+    return module.eval()

@@ -1,0 +1,229 @@
+"""The descript audio codec in PyTorch, for inference: audio to codes and codes to audio.
+
+Semantics follow descript-audio-codec 1.0.0 and transformers' `DacModel`; weight norm is folded
+into plain convolutions. All strides are even (see `DacConfig`), so n frames are exactly
+n * hop_length samples, in both directions.
+"""
+
+from collections.abc import Iterable
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from dia_models.config import DacConfig
+
+_DILATIONS = (1, 3, 9)
+
+
+class Snake(nn.Module):
+    """The periodic activation x + sin(alpha x)^2 / alpha, with one alpha per channel."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.alpha = nn.Parameter(torch.ones(1, channels, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, channels, time) to the same."""
+        return x + (self.alpha + 1e-9).reciprocal() * torch.sin(self.alpha * x).pow(2)
+
+
+class ResidualUnit(nn.Module):
+    """A dilated and a pointwise convolution around a skip connection."""
+
+    def __init__(self, channels: int, dilation: int) -> None:
+        super().__init__()
+        self.snake1 = Snake(channels)
+        self.conv1 = nn.Conv1d(
+            channels, channels, kernel_size=7, dilation=dilation, padding=3 * dilation
+        )
+        self.snake2 = Snake(channels)
+        self.conv2 = nn.Conv1d(channels, channels, kernel_size=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, channels, time) to the same."""
+        y: Tensor = self.conv2(self.snake2(self.conv1(self.snake1(x))))
+        return x + y
+
+
+class EncoderBlock(nn.Module):
+    """Doubles the channels and shortens time by `stride`."""
+
+    def __init__(self, channels: int, stride: int) -> None:
+        super().__init__()
+        self.res_unit1, self.res_unit2, self.res_unit3 = (
+            ResidualUnit(channels, dilation) for dilation in _DILATIONS
+        )
+        self.snake1 = Snake(channels)
+        self.conv1 = nn.Conv1d(
+            channels, 2 * channels, kernel_size=2 * stride, stride=stride, padding=stride // 2
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, channels, time) to (batch, 2 * channels, time / stride)."""
+        x = self.res_unit3(self.res_unit2(self.res_unit1(x)))
+        y: Tensor = self.conv1(self.snake1(x))
+        return y
+
+
+class DecoderBlock(nn.Module):
+    """Halves the channels and stretches time by `stride`."""
+
+    def __init__(self, channels: int, stride: int) -> None:
+        super().__init__()
+        self.snake1 = Snake(channels)
+        self.conv_t1 = nn.ConvTranspose1d(
+            channels, channels // 2, kernel_size=2 * stride, stride=stride, padding=stride // 2
+        )
+        self.res_unit1, self.res_unit2, self.res_unit3 = (
+            ResidualUnit(channels // 2, dilation) for dilation in _DILATIONS
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, channels, time) to (batch, channels / 2, time * stride)."""
+        x = self.conv_t1(self.snake1(x))
+        y: Tensor = self.res_unit3(self.res_unit2(self.res_unit1(x)))
+        return y
+
+
+class WaveEncoder(nn.Module):
+    """Audio to latents."""
+
+    def __init__(self, config: DacConfig) -> None:
+        super().__init__()
+        widths = [config.encoder_dim * 2**i for i in range(len(config.encoder_rates) + 1)]
+        self.conv1 = nn.Conv1d(1, widths[0], kernel_size=7, padding=3)
+        self.block = nn.Sequential(*map(EncoderBlock, widths, config.encoder_rates))
+        self.snake1 = Snake(widths[-1])
+        self.conv2 = nn.Conv1d(widths[-1], config.latent_dim, kernel_size=3, padding=1)
+
+    def forward(self, audio: Tensor) -> Tensor:
+        """(batch, 1, samples) to (batch, latent_dim, frames)."""
+        latents: Tensor = self.conv2(self.snake1(self.block(self.conv1(audio))))
+        return latents
+
+
+class WaveDecoder(nn.Module):
+    """Latents to audio."""
+
+    def __init__(self, config: DacConfig) -> None:
+        super().__init__()
+        widths = [config.decoder_dim // 2**i for i in range(len(config.decoder_rates) + 1)]
+        self.conv1 = nn.Conv1d(config.latent_dim, widths[0], kernel_size=7, padding=3)
+        self.block = nn.Sequential(*map(DecoderBlock, widths, config.decoder_rates))
+        self.snake1 = Snake(widths[-1])
+        self.conv2 = nn.Conv1d(widths[-1], 1, kernel_size=7, padding=3)
+
+    def forward(self, latents: Tensor) -> Tensor:
+        """(batch, latent_dim, frames) to (batch, 1, samples) in -1..1."""
+        return torch.tanh(self.conv2(self.snake1(self.block(self.conv1(latents)))))
+
+
+class Codebook(nn.Module):
+    """One stage of the residual quantiser, read backwards: codes to latents."""
+
+    def __init__(self, config: DacConfig) -> None:
+        super().__init__()
+        self.codebook = nn.Embedding(config.codebook_size, config.codebook_dim)
+        self.out_proj = nn.Conv1d(config.codebook_dim, config.latent_dim, kernel_size=1)
+
+    def forward(self, codes: Tensor) -> Tensor:
+        """(batch, frames) of int64 to (batch, latent_dim, frames)."""
+        latents: Tensor = self.out_proj(self.codebook(codes).transpose(1, 2))
+        return latents
+
+
+class SearchableCodebook(Codebook):
+    """One stage of the residual quantiser, in both directions."""
+
+    def __init__(self, config: DacConfig) -> None:
+        super().__init__(config)
+        self.in_proj = nn.Conv1d(config.latent_dim, config.codebook_dim, kernel_size=1)
+
+    def nearest(self, latents: Tensor) -> Tensor:
+        """The codes whose vectors point most nearly the way of the projected latents.
+
+        Args:
+            latents: (batch, latent_dim, frames)
+
+        Returns:
+            (batch, frames) of int64; the lower code wins a tie.
+        """
+        queries = functional.normalize(self.in_proj(latents).transpose(1, 2), dim=-1)
+        codes = functional.normalize(self.codebook.weight, dim=-1)
+        # As in both originals, the squared distance of the unit vectors, written out: with the
+        # bare cosine, rounding would pick another code now and then.
+        distance = queries.pow(2).sum(-1, keepdim=True) - 2 * queries @ codes.t()
+        return (distance + codes.pow(2).sum(-1)).argmin(-1)
+
+
+class DacEncoder(nn.Module):
+    """Audio to codes."""
+
+    def __init__(self, config: DacConfig) -> None:
+        super().__init__()
+        self.encoder = WaveEncoder(config)
+        self.quantizer = nn.ModuleList(
+            SearchableCodebook(config) for _ in range(config.num_codebooks)
+        )
+
+    def forward(self, audio: Tensor) -> Tensor:
+        """Encode audio.
+
+        Args:
+            audio: (batch, 1, samples) of float. Pad on the right with zeros to a multiple of
+                `hop_length` first, as descript's `preprocess` does: samples past the last whole
+                frame would be lost.
+
+        Returns:
+            (batch, num_codebooks, samples / hop_length) of int64.
+        """
+        residual = self.encoder(audio)
+        codes = []
+        for stage in cast("Iterable[SearchableCodebook]", self.quantizer):
+            nearest = stage.nearest(residual)
+            residual = residual - stage(nearest)
+            codes.append(nearest)
+        return torch.stack(codes, dim=1)
+
+
+class DacDecoder(nn.Module):
+    """Codes to audio."""
+
+    def __init__(self, config: DacConfig) -> None:
+        super().__init__()
+        self.quantizer = nn.ModuleList(Codebook(config) for _ in range(config.num_codebooks))
+        self.decoder = WaveDecoder(config)
+
+    def forward(self, codes: Tensor) -> Tensor:
+        """Decode codes.
+
+        Args:
+            codes: (batch, num_codebooks, frames) of int64 in 0..codebook_size - 1.
+
+        Returns:
+            (batch, 1, frames * hop_length) of float in -1..1.
+        """
+        stages = [stage(codes[:, i]) for i, stage in enumerate(self.quantizer)]
+        latents = stages[0]
+        for stage in stages[1:]:
+            latents = latents + stage
+        audio: Tensor = self.decoder(latents)
+        return audio
+
+
+def context_frames(config: DacConfig) -> int:
+    """Frames on either side of a frame that its audio depends on.
+
+    The receptive field of `WaveDecoder`, followed from the last convolution back to the first: a
+    window of codes with so many neighbours on each side decodes to the same samples as the whole.
+    """
+    first, last = 0, config.hop_length - 1  # the samples of one frame, at the output
+    first, last = first - 3, last + 3
+    for stride in reversed(config.decoder_rates):
+        reach = 3 * sum(_DILATIONS)
+        first, last = first - reach, last + reach
+        padding, kernel = stride // 2, 2 * stride
+        first, last = -(-(first + padding - kernel + 1) // stride), (last + padding) // stride
+    return max(-(first - 3), last + 3)

@@ -1,0 +1,326 @@
+"""Dia: load an exported model, and speak."""
+
+import logging
+import os
+import warnings
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dia_ort.artifacts import Artifact, find_artifact
+from dia_ort.audio import Audio, prepare_audio
+from dia_ort.codec import check_codes, decode_codes, encode_samples
+from dia_ort.config import GenerationConfig
+from dia_ort.decoder import DecoderBatch
+from dia_ort.errors import InvalidAudioError, InvalidConfigError, ProviderError
+from dia_ort.generation import Utterance, run_batch
+from dia_ort.graphs import DAC_DECODER, DAC_ENCODER, DECODER, ENCODER
+from dia_ort.manifest import GraphInfo, Manifest
+from dia_ort.providers import Provider, open_session, resolve_provider
+from dia_ort.text import encode_text, has_speaker_tag
+from dia_ort.voice import Voice
+
+logger = logging.getLogger(__name__)
+
+
+class Dia:
+    """An exported Dia, ready to speak. Make one with :meth:`load`.
+
+    Attributes:
+        artifact: The model on disk, with its manifest.
+        provider: The execution provider in use.
+    """
+
+    def __init__(self, artifact: Artifact, provider: Provider, threads: int | None = None) -> None:
+        self.artifact = artifact
+        self.provider = provider
+        self._threads = threads
+        self._decoder_info = self._choose(DECODER)
+        self._encoder = self._open(self._choose(ENCODER))
+        self._decoder = self._open(self._decoder_info)
+        self._dac_decoder = self._open(self._choose(DAC_DECODER))
+
+    @classmethod
+    def load(
+        cls,
+        model: str | os.PathLike[str] | None = None,
+        *,
+        provider: str = "auto",
+        threads: int | None = None,
+        revision: str | None = None,
+    ) -> Self:
+        """Load an exported model.
+
+        Args:
+            model: A folder, the name of an exported model, ``"demo"``, or a hub id; None takes
+                the newest exported model, and the demo where there is none.
+            provider: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"coreml"``. What is asked for by name
+                is taken or refused; ``auto`` takes CUDA if onnxruntime has it, else the CPU.
+            threads: CPU threads for one operator; None: all physical cores.
+            revision: Of a hub id.
+
+        Raises:
+            ArtifactNotFoundError: There is no such model.
+            ArtifactError: Its files are not what its manifest says.
+            ProviderError: The provider (or onnxruntime) is not to be had here.
+            InvalidConfigError: There is no provider of that name.
+        """
+        chosen = resolve_provider(provider)
+        if threads is not None and threads < 1:
+            raise InvalidConfigError(f"threads is {threads}: give 1 or more, or None.")
+        return cls(find_artifact(model, revision), chosen, threads)
+
+    @property
+    def manifest(self) -> Manifest:
+        """What the artifact says of itself."""
+        return self.artifact.manifest
+
+    @property
+    def sample_rate(self) -> int:
+        """Of all audio, in hertz."""
+        return self.manifest.codec.sample_rate
+
+    def generate(
+        self, text: str, config: GenerationConfig | None = None, voice: Voice | None = None
+    ) -> Audio:
+        """Speak a script.
+
+        Args:
+            text: With [S1] and [S2] before the speakers' turns, and non-verbals as (laughs).
+            config: Settings; None takes upstream's defaults.
+            voice: To go on in; its transcript goes before the text, its audio is not returned.
+
+        Raises:
+            InvalidTextError: The text is empty, too long, or not encodable.
+            InvalidConfigError: The settings do not fit the model or the voice.
+            InvalidAudioError: The voice was made with another codec, or is too long.
+            NumericalError: The logits are not finite.
+        """
+        return self.generate_batch([text], config, voice)[0]
+
+    def generate_batch(
+        self,
+        texts: Sequence[str],
+        config: GenerationConfig | None = None,
+        voice: Voice | None = None,
+        *,
+        max_batch: int = 8,
+    ) -> list[Audio]:
+        """Speak several scripts; each comes out as it would alone with this config.
+
+        Args:
+            texts: The scripts. All are checked before the first is begun.
+            config: For all of them; the same seed for each.
+            voice: For all of them.
+            max_batch: How many to run at once.
+
+        Raises:
+            InvalidTextError, InvalidConfigError, InvalidAudioError, NumericalError: As in
+                :meth:`generate`.
+        """
+        if isinstance(texts, str) or max_batch < 1:
+            raise InvalidConfigError("generate_batch takes a list of texts, and max_batch from 1.")
+        config = config or GenerationConfig()
+        requests = [self._request(text, config, voice) for text in texts]
+        for start in range(0, len(requests), max_batch):
+            for _ in self._run(requests[start : start + max_batch], config):
+                pass
+        return [self._audio(utterance) for _, utterance in requests]
+
+    def generate_codes(
+        self, text: str, config: GenerationConfig | None = None, voice: Voice | None = None
+    ) -> NDArray[np.int64]:
+        """The codes of a script without their audio, (frames, channels).
+
+        Raises:
+            InvalidTextError, InvalidConfigError, InvalidAudioError, NumericalError: As in
+                :meth:`generate`.
+        """
+        generation = self.start(text, config, voice)
+        for _ in generation:
+            pass
+        return generation.codes
+
+    def start(
+        self, text: str, config: GenerationConfig | None = None, voice: Voice | None = None
+    ) -> "Generation":
+        """Begin to speak a script, to be driven step by step; see :class:`Generation`.
+
+        Raises:
+            InvalidTextError, InvalidConfigError, InvalidAudioError: As in :meth:`generate`.
+        """
+        config = config or GenerationConfig()
+        request = self._request(text, config, voice)
+        return Generation(self, request[1], self._run([request], config))
+
+    def decode_codes(self, codes: NDArray[np.integer]) -> NDArray[np.float32]:
+        """Codes, (frames, channels), to mono samples, (frames * hop_length,).
+
+        Raises:
+            InvalidAudioError: They are no codes of this model's codec.
+        """
+        codec = self.manifest.codec
+
+        def run(window: NDArray[np.int64]) -> NDArray[np.float32]:
+            samples: NDArray[np.float32] = self._dac_decoder.run(None, {"codes": window})[0]
+            return samples
+
+        return decode_codes(run, check_codes(codes, codec), codec)
+
+    def encode_audio(self, samples: NDArray[Any], sample_rate: int) -> NDArray[np.int64]:
+        """Samples to codes, (frames, channels), for a :class:`Voice`.
+
+        Args:
+            samples: (samples,) or (samples, channels), float in -1..1 or integer PCM; made mono
+                and resampled to the codec's rate.
+            sample_rate: In hertz.
+
+        Raises:
+            InvalidAudioError: The samples are not such audio, or longer than the model can take.
+        """
+        codec, model = self.manifest.codec, self.manifest.model
+        mono = prepare_audio(samples, sample_rate, codec.sample_rate)
+        limit = (model.max_steps - model.max_delay - 2) * codec.hop_length
+        if len(mono) > limit:
+            raise InvalidAudioError(
+                f"the audio is {len(mono) / codec.sample_rate:.0f} s long, and the model takes at "
+                f"most {limit / codec.sample_rate:.0f} s: cut it to 5 to 10 s of clear speech."
+            )
+
+        def run(audio: NDArray[np.float32]) -> NDArray[np.int64]:
+            codes: NDArray[np.int64] = self._dac_encoder.run(None, {"audio": audio})[0]
+            return codes
+
+        return encode_samples(run, mono, codec)
+
+    def _request(
+        self, text: str, config: GenerationConfig, voice: Voice | None
+    ) -> tuple[NDArray[np.int64], Utterance]:
+        """A script's tokens, and the utterance to be filled."""
+        model, codec = self.manifest.model, self.manifest.codec
+        prompt = np.zeros((0, model.num_channels), np.int64)
+        if voice is not None:
+            prompt = check_codes(voice.codes, codec)
+            longest = model.max_steps - model.max_delay - 2
+            if len(prompt) > longest:
+                raise InvalidAudioError(
+                    f"the voice has {len(prompt)} frames, and the model takes at most {longest}: "
+                    "cut it to 5 to 10 s of clear speech."
+                )
+        if isinstance(text, str) and not has_speaker_tag(text):
+            warnings.warn(
+                "the text has no [S1] or [S2]; Dia was trained on scripts that begin with [S1].",
+                stacklevel=4,
+            )
+        script = text if voice is None else voice.script(text)
+        tokens = encode_text(script, model.max_text, model.text_vocab_size)
+        return tokens, Utterance(model, config, prompt)
+
+    def _run(
+        self, requests: Sequence[tuple[NDArray[np.int64], Utterance]], config: GenerationConfig
+    ) -> Iterator[int]:
+        """Encode the texts and run the utterances; yields after every step."""
+        rows = 2 if config.cfg_scale > 0 else 1
+        batch = DecoderBatch(
+            self._decoder,
+            self.manifest.model,
+            self.provider,
+            self._decoder_info.compute,
+            slots=len(requests),
+            rows_per_slot=rows,
+            max_text=max(len(tokens) for tokens, _ in requests),
+        )
+        for slot, (tokens, _) in enumerate(requests):
+            # The unconditional row has the text's length, and zeros for bytes.
+            text = np.zeros((rows, len(tokens)), np.int64)
+            text[0] = tokens
+            lengths = np.full(rows, len(tokens), np.int32)
+            cross = self._encoder.run(None, {"tokens": text, "text_lengths": lengths})
+            batch.set_text(slot, cross, len(tokens))
+        yield from run_batch(batch, self.manifest.model, [utterance for _, utterance in requests])
+
+    def _audio(self, utterance: Utterance) -> Audio:
+        if utterance.finish_reason is None:
+            raise InvalidConfigError("this generation has not come to its end.")
+        codes = utterance.codes
+        return Audio(
+            samples=self.decode_codes(codes),
+            sample_rate=self.sample_rate,
+            codes=codes,
+            finish_reason=utterance.finish_reason,
+            seed=utterance.seed,
+        )
+
+    def _choose(self, graph: str) -> GraphInfo:
+        """The file of a graph that this provider is to run."""
+        primary = next(info for info in self.manifest.graphs if info.graph == graph)
+        twin = self.manifest.find(graph, "float32")
+        if primary.compute != "float32" and not self.provider.half_precision and twin:
+            if graph == DECODER:
+                warnings.warn(_slow_on_cpu(self.manifest), stacklevel=4)
+            return twin
+        if primary.compute == "bfloat16":
+            raise ProviderError(
+                "bf16 models run on the CPU provider only so far: take fp16 on this GPU "
+                "(dia-export --dtype fp16)."
+            )
+        return primary
+
+    def _open(self, info: GraphInfo) -> Any:
+        path = self.artifact.folder / info.file
+        return open_session(path, self.manifest.spec(info), self.provider, self._threads)
+
+    @cached_property
+    def _dac_encoder(self) -> Any:
+        """Only voices need it, so it is loaded when the first one is made."""
+        return self._open(self._choose(DAC_ENCODER))
+
+
+def _slow_on_cpu(manifest: Manifest) -> str:
+    size = sum(file.size for file in manifest.files.values()) / 1e9
+    return (
+        f"this {manifest.dtype} model ({size:.1f} GB) is made for GPUs: the CPU provider widens its "
+        "weights to float32, which is slow and takes twice the memory. Take int8 or int4 here "
+        "(dia-export --dtype int4)."
+    )
+
+
+class Generation:
+    """A script on its way to speech: iterate over it to run it.
+
+    Each turn of the loop gives one more complete frame of codes, (channels,). Leaving the loop
+    early keeps what is done: :attr:`codes` has it.
+    """
+
+    def __init__(self, dia: Dia, utterance: Utterance, steps: Iterator[int]) -> None:
+        self._dia = dia
+        self._utterance = utterance
+        self._steps = steps
+
+    def __iter__(self) -> Iterator[NDArray[np.int64]]:
+        done = self._utterance.num_frames
+        for _ in self._steps:
+            for frame in range(done, self._utterance.num_frames):
+                yield self._utterance.codes[frame]
+            done = self._utterance.num_frames
+
+    @property
+    def codes(self) -> NDArray[np.int64]:
+        """The complete frames so far, (frames, channels)."""
+        return self._utterance.codes
+
+    @property
+    def seed(self) -> int:
+        """That makes the same codes again."""
+        return self._utterance.seed
+
+    def audio(self) -> Audio:
+        """The finished speech.
+
+        Raises:
+            InvalidConfigError: It is not finished; decode :attr:`codes` instead.
+        """
+        return self._dia._audio(self._utterance)  # noqa: SLF001 - two halves of one interface

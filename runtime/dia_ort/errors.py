@@ -1,0 +1,50 @@
+"""Everything that dia_ort raises on purpose.
+
+Each class has the package base :class:`DiaError` and the builtin that a caller would expect,
+so ``except DiaError`` catches them all and ``except ValueError`` keeps its usual meaning.
+The message always says what to do next.
+"""
+
+
+class DiaError(Exception):
+    """The base of every error that dia_ort and dia_export raise on purpose."""
+
+
+class InvalidTextError(DiaError, ValueError):
+    """The script cannot be encoded: empty, too long, or with characters that the model lacks."""
+
+
+class InvalidConfigError(DiaError, ValueError):
+    """A generation setting is out of its range, or settings contradict each other."""
+
+
+class InvalidAudioError(DiaError, ValueError):
+    """Audio (or codes) given as a voice, or to be decoded, has the wrong shape, rate or content."""
+
+
+class AudioFileError(DiaError, OSError):
+    """An audio file cannot be read or written."""
+
+
+class ArtifactNotFoundError(DiaError, FileNotFoundError):
+    """No exported model stands under that name or path."""
+
+
+class ArtifactError(DiaError, ValueError):
+    """An exported model is damaged, incomplete, or not what its manifest says."""
+
+
+class UnsupportedVersionError(ArtifactError):
+    """The manifest was written by a version of dia-ort that this one does not know."""
+
+
+class ProviderError(DiaError, RuntimeError):
+    """ONNX Runtime, or the execution provider that was asked for, is not to be had here."""
+
+
+class EncoderMissingError(DiaError, RuntimeError):
+    """The artifact was exported without the audio encoder that voice cloning needs."""
+
+
+class NumericalError(DiaError, FloatingPointError):
+    """The model computed NaN or infinity."""

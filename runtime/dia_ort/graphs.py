@@ -1,0 +1,184 @@
+"""The one declaration of every exported graph: names, dtypes and symbolic axes.
+
+The exporter traces with it, the gate checks against it, the manifest records it, and the runtime
+binds by it. An axis is either a fixed size or the name of a size that may change from call to call.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+Release = Literal["first", "0626"]
+
+ENCODER = "encoder"
+DECODER = "decoder"
+DAC_DECODER = "dac_decoder"
+DAC_ENCODER = "dac_encoder"
+GRAPH_NAMES = (ENCODER, DECODER, DAC_DECODER, DAC_ENCODER)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSpec:
+    """What the runtime must know of a Dia: shapes, tokens and the rules of its release.
+
+    Attributes:
+        release: Which weights these are: ``"first"`` (Dia-1.6B) or ``"0626"`` (Dia-1.6B-0626 and
+            whatever transformers loads). Guidance and sampling differ between them.
+        num_layers: Decoder layers.
+        num_kv_heads: Key/value heads of the decoder's self-attention.
+        head_dim: Width of one of those heads.
+        cross_num_heads: Heads of the cross-attention.
+        cross_head_dim: Width of one of those heads.
+        num_channels: Audio channels, one per codebook.
+        vocab_size: Tokens per channel, special ones included.
+        max_steps: Decoder positions, delayed rows and audio prompt included.
+        text_vocab_size: Size of the byte vocabulary.
+        max_text: Text positions, in bytes (a speaker tag counts one).
+        delay_pattern: By how many steps each channel lags behind the first.
+        eos_token_id: End of speech.
+        pad_token_id: What follows it.
+        bos_token_id: Start of audio.
+    """
+
+    release: Release
+    num_layers: int
+    num_kv_heads: int
+    head_dim: int
+    cross_num_heads: int
+    cross_head_dim: int
+    num_channels: int
+    vocab_size: int
+    max_steps: int
+    text_vocab_size: int
+    max_text: int
+    delay_pattern: tuple[int, ...]
+    eos_token_id: int
+    pad_token_id: int
+    bos_token_id: int
+
+    @property
+    def max_delay(self) -> int:
+        """Steps between a frame's first channel and its last."""
+        return max(self.delay_pattern)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CodecSpec:
+    """What the runtime must know of a DAC.
+
+    Attributes:
+        sample_rate: In hertz.
+        hop_length: Samples per frame of codes.
+        num_codebooks: Codes per frame.
+        codebook_size: Entries per codebook.
+        context_frames: Frames on either side that a frame's samples depend on: the receptive field
+            of the DAC decoder, rounded up.
+    """
+
+    sample_rate: int
+    hop_length: int
+    num_codebooks: int
+    codebook_size: int
+    context_frames: int
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """One input or output of a graph: its name, NumPy-style dtype, and axes."""
+
+    name: str
+    dtype: str
+    axes: tuple[str | int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class GraphSpec:
+    """One graph's interface, inputs and outputs in order."""
+
+    name: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+
+def cache_names(num_layers: int, key: str, value: str) -> list[str]:
+    """Names of per-layer key/value tensors, in graph order."""
+    return [f"{kind}.{layer}" for layer in range(num_layers) for kind in (key, value)]
+
+
+def encoder_graph(model: ModelSpec, dtype: str) -> GraphSpec:
+    """Text to the cross-attention keys and values of every decoder layer."""
+    axes = ("rows", model.cross_num_heads, "text", model.cross_head_dim)
+    return GraphSpec(
+        ENCODER,
+        inputs=(
+            TensorSpec("tokens", "int64", ("rows", "text")),
+            TensorSpec("text_lengths", "int32", ("rows",)),
+        ),
+        outputs=tuple(
+            TensorSpec(name, dtype, axes)
+            for name in cache_names(model.num_layers, "cross_key", "cross_value")
+        ),
+    )
+
+
+def decoder_graph(model: ModelSpec, dtype: str) -> GraphSpec:
+    """Any number of decoder steps; ``past`` and ``present`` may be the same memory.
+
+    ``seqlens_k`` is the position of each row's last step, and ``total_sequence_length`` the
+    largest of them plus one, as onnxruntime's GroupQueryAttention counts.
+    """
+    cross = ("rows", model.cross_num_heads, "text", model.cross_head_dim)
+    cache = ("rows", model.num_kv_heads, "cache", model.head_dim)
+
+    def layers(key: str, value: str, axes: tuple[str | int, ...]) -> tuple[TensorSpec, ...]:
+        names = cache_names(model.num_layers, key, value)
+        return tuple(TensorSpec(name, dtype, axes) for name in names)
+
+    return GraphSpec(
+        DECODER,
+        inputs=(
+            TensorSpec("tokens", "int64", ("rows", "steps", model.num_channels)),
+            TensorSpec("seqlens_k", "int32", ("rows",)),
+            TensorSpec("total_sequence_length", "int32", (1,)),
+            TensorSpec("text_lengths", "int32", ("rows",)),
+            *layers("cross_key", "cross_value", cross),
+            *layers("past_key", "past_value", cache),
+        ),
+        outputs=(
+            TensorSpec(
+                "logits", "float32", ("rows", "steps", model.num_channels, model.vocab_size)
+            ),
+            *layers("present_key", "present_value", cache),
+        ),
+    )
+
+
+def dac_decoder_graph(codec: CodecSpec) -> GraphSpec:
+    """Codes to audio, ``hop_length`` samples a frame."""
+    return GraphSpec(
+        DAC_DECODER,
+        inputs=(TensorSpec("codes", "int64", ("batch", codec.num_codebooks, "frames")),),
+        outputs=(TensorSpec("audio", "float32", ("batch", 1, "samples")),),
+    )
+
+
+def dac_encoder_graph(codec: CodecSpec) -> GraphSpec:
+    """Audio, padded to whole frames, to codes."""
+    return GraphSpec(
+        DAC_ENCODER,
+        inputs=(TensorSpec("audio", "float32", ("batch", 1, "samples")),),
+        outputs=(TensorSpec("codes", "int64", ("batch", codec.num_codebooks, "frames")),),
+    )
+
+
+def graph_spec(name: str, model: ModelSpec, codec: CodecSpec, dtype: str) -> GraphSpec:
+    """The declaration of a graph whose key/value tensors have ``dtype``.
+
+    Raises:
+        KeyError: If there is no such graph.
+    """
+    return {
+        ENCODER: lambda: encoder_graph(model, dtype),
+        DECODER: lambda: decoder_graph(model, dtype),
+        DAC_DECODER: lambda: dac_decoder_graph(codec),
+        DAC_ENCODER: lambda: dac_encoder_graph(codec),
+    }[name]()

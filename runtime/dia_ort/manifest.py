@@ -1,0 +1,257 @@
+"""The manifest: the JSON beside the graphs that says what an artifact is.
+
+The runtime reads nothing else to know names, shapes, rules and files. Reading is strict: a key too
+many or too few, a wrong type, a file outside the folder, or a newer format is an error.
+"""
+
+import dataclasses
+import json
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
+
+from dia_ort.errors import ArtifactError, ArtifactNotFoundError, UnsupportedVersionError
+from dia_ort.graphs import GRAPH_NAMES, CodecSpec, GraphSpec, ModelSpec, graph_spec
+
+MANIFEST_NAME = "manifest.json"
+FORMAT = "dia-ort"
+VERSION = 1
+
+Compute = Literal["float32", "float16", "bfloat16"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileInfo:
+    """What a file of the artifact must be: its size in bytes and its SHA-256, in hex."""
+
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GraphInfo:
+    """One ONNX file.
+
+    Attributes:
+        graph: Which of the four graphs it is.
+        file: The ONNX file.
+        data: The external weight file it refers to, which two graphs may share; None if it has
+            its weights inside.
+        compute: The dtype it computes in, and that its key/value tensors have.
+        nodes: How many nodes it has.
+    """
+
+    graph: Literal["encoder", "decoder", "dac_decoder", "dac_encoder"]
+    file: str
+    data: str | None
+    compute: Compute
+    nodes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """Where a model or codec came from: a hub id, a path's name, or a seed, and its layout."""
+
+    name: str
+    revision: str | None
+    layout: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuantizationInfo:
+    """Block-wise quantisation of the linear weights."""
+
+    bits: int
+    block_size: int
+    logits_bits: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """Everything an artifact says of itself.
+
+    Attributes:
+        format: Always ``"dia-ort"``.
+        version: Of this format.
+        dtype: As ``dia-export --dtype`` was given.
+        quantization: None where nothing is quantised.
+        model: Shapes, tokens and rules of the Dia.
+        codec: Shapes of the DAC.
+        graphs: The ONNX files.
+        files: Size and hash of every file but the manifest.
+        sources: Where the model and the codec came from.
+        tools: Versions of what made the artifact.
+        verification: The gate's figures, by graph; empty when it was skipped.
+    """
+
+    format: Literal["dia-ort"]
+    version: int
+    dtype: Literal["fp32", "fp16", "bf16", "int8", "int4"]
+    quantization: QuantizationInfo | None
+    model: ModelSpec
+    codec: CodecSpec
+    graphs: tuple[GraphInfo, ...]
+    files: dict[str, FileInfo]
+    sources: dict[str, Source]
+    tools: dict[str, str]
+    verification: dict[str, dict[str, float]]
+
+    def spec(self, info: GraphInfo) -> GraphSpec:
+        """The declared interface of one of :attr:`graphs`."""
+        return graph_spec(info.graph, self.model, self.codec, info.compute)
+
+    def find(self, graph: str, compute: str) -> GraphInfo | None:
+        """The file of a graph that computes in ``compute``, if there is one."""
+        for info in self.graphs:
+            if info.graph == graph and info.compute == compute:
+                return info
+        return None
+
+    def to_json(self) -> str:
+        """The manifest as it is written to disk."""
+        return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read the manifest of an artifact folder.
+
+    Raises:
+        ArtifactNotFoundError: There is no manifest.
+        UnsupportedVersionError: A newer dia-ort wrote it.
+        ArtifactError: It is not what a manifest must be; the message lists the keys.
+    """
+    path = folder / MANIFEST_NAME
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ArtifactNotFoundError(
+            f"{folder} is no exported model: it has no {MANIFEST_NAME}. "
+            "Make one with `dia-export --output`."
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ArtifactError(f"{path} cannot be read: {error}") from error
+    return parse_manifest(text, str(path))
+
+
+def parse_manifest(text: str, where: str = MANIFEST_NAME) -> Manifest:
+    """Parse and check a manifest's JSON; ``where`` names it in errors.
+
+    Raises:
+        UnsupportedVersionError: A newer dia-ort wrote it.
+        ArtifactError: It is not what a manifest must be.
+    """
+    try:
+        raw = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ArtifactError(
+            f"{where} is not valid JSON ({error}); export the model again."
+        ) from error
+    if not isinstance(raw, dict) or raw.get("format") != FORMAT:
+        raise ArtifactError(f'{where} is no dia-ort manifest: "format" is not "{FORMAT}".')
+    version = raw.get("version")
+    if not isinstance(version, int) or isinstance(version, bool) or version < 1:
+        raise ArtifactError(f'{where}: "version" must be a positive whole number, not {version!r}.')
+    if version > VERSION:
+        raise UnsupportedVersionError(
+            f"{where} has format version {version}, and this dia-ort reads up to {VERSION}. "
+            "Upgrade dia-ort (pip install -U dia-ort), or export the model again."
+        )
+    manifest: Manifest = _parse(Manifest, raw, where, "")
+    _check(manifest, where)
+    return manifest
+
+
+def _check(manifest: Manifest, where: str) -> None:
+    """What types alone do not say."""
+    if len(manifest.model.delay_pattern) != manifest.model.num_channels:
+        raise ArtifactError(f"{where}: model.delay_pattern must have model.num_channels entries.")
+    if min(manifest.model.delay_pattern) != 0 or manifest.model.delay_pattern[0] != 0:
+        raise ArtifactError(f"{where}: model.delay_pattern must begin with 0 and be 0 or more.")
+    if manifest.codec.num_codebooks != manifest.model.num_channels:
+        raise ArtifactError(f"{where}: codec.num_codebooks must equal model.num_channels.")
+    for section in (manifest.model, manifest.codec):
+        for field in dataclasses.fields(section):
+            value = getattr(section, field.name)
+            least = 0 if field.name.endswith("token_id") else 1
+            if isinstance(value, int) and value < least:
+                raise ArtifactError(f"{where}: {field.name} must be at least {least}, not {value}.")
+    tokens = (manifest.model.eos_token_id, manifest.model.pad_token_id, manifest.model.bos_token_id)
+    if max(tokens) >= manifest.model.vocab_size or min(tokens) < manifest.codec.codebook_size:
+        raise ArtifactError(f"{where}: special tokens must lie between the codes and vocab_size.")
+    named = {file for info in manifest.graphs for file in (info.file, info.data) if file}
+    for name in sorted(named | manifest.files.keys()):
+        if not _inside(name):
+            raise ArtifactError(f"{where}: the file name {name!r} points outside the folder.")
+    if named != manifest.files.keys():
+        wrong = ", ".join(sorted(named ^ manifest.files.keys()))
+        raise ArtifactError(f"{where}: graphs and files do not name the same files ({wrong}).")
+    present = [(info.graph, info.compute) for info in manifest.graphs]
+    if len(set(present)) != len(present) or {g for g, _ in present} != set(GRAPH_NAMES):
+        raise ArtifactError(
+            f"{where}: graphs must hold each of {', '.join(GRAPH_NAMES)} once per compute dtype."
+        )
+
+
+def _inside(name: str) -> bool:
+    """Whether a file name is a plain one, in the folder itself."""
+    return (
+        PurePosixPath(name).name == name
+        and "\\" not in name
+        and ":" not in name
+        and "\0" not in name
+    )
+
+
+def _parse(kind: Any, value: Any, where: str, key: str) -> Any:
+    """``value`` as ``kind``, a dataclass or annotation; errors name the dotted key."""
+    if dataclasses.is_dataclass(kind):
+        return _parse_object(kind, value, where, key)
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin is Literal:
+        if value in arguments and type(value) in {type(a) for a in arguments}:
+            return value
+        raise _wrong(where, key, " or ".join(map(repr, arguments)), value)
+    if origin in (typing.Union, types.UnionType):
+        inner = next(a for a in arguments if a is not type(None))
+        return None if value is None else _parse(inner, value, where, key)
+    if origin is tuple:
+        if not isinstance(value, list):
+            raise _wrong(where, key, "a list", value)
+        return tuple(_parse(arguments[0], v, where, f"{key}[{i}]") for i, v in enumerate(value))
+    if origin is dict:
+        if not isinstance(value, dict):
+            raise _wrong(where, key, "an object", value)
+        return {k: _parse(arguments[1], v, where, _join(key, k)) for k, v in value.items()}
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if type(value) is not kind:
+        raise _wrong(
+            where, key, {str: "text", int: "a whole number", float: "a number"}[kind], value
+        )
+    return value
+
+
+def _parse_object(kind: Any, value: Any, where: str, key: str) -> Any:
+    if not isinstance(value, Mapping):
+        raise _wrong(where, key, "an object", value)
+    fields = {field.name for field in dataclasses.fields(kind)}
+    missing, unknown = sorted(fields - value.keys()), sorted(value.keys() - fields)
+    if missing or unknown:
+        problems = [f"lacks {_join(key, name)}" for name in missing]
+        problems += [f"has an unknown {_join(key, name)}" for name in unknown]
+        raise ArtifactError(f"{where} {', '.join(problems)}; export the model again.")
+    hints = typing.get_type_hints(kind)
+    return kind(
+        **{name: _parse(hints[name], value[name], where, _join(key, name)) for name in fields}
+    )
+
+
+def _join(key: str, name: str) -> str:
+    return f"{key}.{name}" if key else str(name)
+
+
+def _wrong(where: str, key: str, wanted: str, value: object) -> ArtifactError:
+    return ArtifactError(f"{where}: {key or 'the whole'} must be {wanted}, not {value!r:.80}.")

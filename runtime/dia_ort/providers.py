@@ -1,0 +1,154 @@
+"""onnxruntime, its execution providers, and sessions on them. No other module imports it."""
+
+import importlib
+import logging
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from dia_ort.errors import ArtifactError, InvalidConfigError, ProviderError
+from dia_ort.graphs import GraphSpec, TensorSpec
+
+logger = logging.getLogger(__name__)
+
+PROVIDERS = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "coreml": "CoreMLExecutionProvider",
+}
+
+_REMEDIES = {
+    "cpu": "pip install 'dia-ort[cpu]'",
+    "cuda": "pip uninstall onnxruntime, then pip install 'dia-ort[gpu]', with an NVIDIA driver",
+    "coreml": "pip install 'dia-ort[cpu]' on macOS",
+}
+
+_TENSOR_TYPES = {
+    "float32": "tensor(float)",
+    "float16": "tensor(float16)",
+    "bfloat16": "tensor(bfloat16)",
+    "int64": "tensor(int64)",
+    "int32": "tensor(int32)",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Provider:
+    """An execution provider that is there.
+
+    Attributes:
+        name: ``"cpu"``, ``"cuda"`` or ``"coreml"``.
+        device: Where its tensors live, as onnxruntime names it.
+    """
+
+    name: str
+    device: str
+
+    @property
+    def half_precision(self) -> bool:
+        """Whether it has kernels for graphs that compute in half precision."""
+        return self.name == "cuda"
+
+
+@cache
+def onnxruntime() -> Any:
+    """The onnxruntime module.
+
+    Raises:
+        ProviderError: It is not installed; the message says which extra to take.
+    """
+    try:
+        return importlib.import_module("onnxruntime")
+    except ImportError as error:
+        raise ProviderError(
+            "onnxruntime is not installed, and dia-ort cannot speak without it: "
+            "pip install 'dia-ort[cpu]', or 'dia-ort[gpu]' on a machine with an NVIDIA GPU. "
+            f"({error})"
+        ) from error
+
+
+def available_providers() -> list[str]:
+    """Names of dia-ort's providers that this onnxruntime was built with."""
+    built = onnxruntime().get_available_providers()
+    return [name for name, full in PROVIDERS.items() if full in built]
+
+
+def resolve_provider(name: str = "auto") -> Provider:
+    """Find a provider; ``"auto"`` takes CUDA where onnxruntime has it, else the CPU.
+
+    Raises:
+        InvalidConfigError: There is no such name.
+        ProviderError: This onnxruntime does not have that provider.
+    """
+    if name not in {"auto", *PROVIDERS}:
+        raise InvalidConfigError(f"provider is {name!r}: take one of auto, {', '.join(PROVIDERS)}.")
+    available = available_providers()
+    if name == "auto":
+        name = "cuda" if "cuda" in available else "cpu"
+        logger.info("provider auto takes %s", name)
+    if name not in available:
+        raise ProviderError(
+            f"the {name} provider is not in this onnxruntime (it has {', '.join(available)}). "
+            f"To get it: {_REMEDIES[name]}."
+        )
+    return Provider(name, "cuda" if name == "cuda" else "cpu")
+
+
+def open_session(path: Path, spec: GraphSpec, provider: Provider, threads: int | None) -> Any:
+    """Load a graph and hold its interface against the declaration.
+
+    Args:
+        path: The ONNX file.
+        spec: What it must look like.
+        provider: Where to run it.
+        threads: For one operator, on the CPU; None leaves it to onnxruntime (all physical cores).
+
+    Raises:
+        ArtifactError: The file does not load, or has other inputs or outputs than declared.
+        ProviderError: The provider does not start; there is no quiet fall-back to the CPU.
+    """
+    ort = onnxruntime()
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    full = PROVIDERS[provider.name]
+    if provider.name == "cuda":
+        ort.preload_dlls()
+    try:
+        session = ort.InferenceSession(
+            str(path), options, providers=list(dict.fromkeys([full, PROVIDERS["cpu"]]))
+        )
+    except Exception as error:  # onnxruntime's own classes share no useful base
+        raise ArtifactError(
+            f"{path} does not load: {error}. Check the files with `dia-ort verify`, or export the "
+            "model again."
+        ) from error
+    session.disable_fallback()
+    if full not in session.get_providers():
+        raise ProviderError(
+            f"the {provider.name} provider does not start on this machine; `dia-ort doctor` says "
+            f"what is missing. To get it: {_REMEDIES[provider.name]}."
+        )
+    _check_interface(path, "input", session.get_inputs(), spec.inputs)
+    _check_interface(path, "output", session.get_outputs(), spec.outputs)
+    return session
+
+
+def _check_interface(
+    path: Path, kind: str, found: list[Any], declared: tuple[TensorSpec, ...]
+) -> None:
+    have = [(f.name, f.type, tuple(f.shape)) for f in found]
+    want = [(t.name, _TENSOR_TYPES[t.dtype], t.axes) for t in declared]
+    for mine, theirs in zip(have, want, strict=False):
+        if mine != theirs:
+            raise ArtifactError(
+                f"{path} is not the graph of its manifest: its {kind} is {mine}, not {theirs}. "
+                "Files of two exports were mixed; export the model again."
+            )
+    if len(have) != len(want):
+        raise ArtifactError(
+            f"{path} is not the graph of its manifest: it has {len(have)} {kind}s, "
+            f"not {len(want)}. Export the model again."
+        )
