@@ -65,14 +65,14 @@ def exported(checkpoint, tmp_path_factory):
 
     @functools.cache
     def load(release):
-        folder = export(
+        result = export(
             model=checkpoint(release),
             codec="tiny-random",
             dtype="fp32",
             output=tmp_path_factory.mktemp(f"exported-{release}") / "model",
             verify=False,
         )
-        return Dia.load(folder, provider="cpu")
+        return Dia.load(result.folder, provider="cpu")
 
     return load
 

@@ -1,7 +1,6 @@
 """The export: from checkpoints to a verified artifact folder, or to nothing at all."""
 
 import contextlib
-import dataclasses
 import gc
 import importlib.metadata
 import os
@@ -40,7 +39,6 @@ from dia_ort.manifest import (
     FileInfo,
     GraphInfo,
     Manifest,
-    QuantizationInfo,
     Source,
 )
 
@@ -257,7 +255,7 @@ class _Exporter:
             self._dac.weights if is_codec else _below(f"{graph}.", self._dia.weights),
             storage=None if is_codec else self._recipe.storage,
             compute=compute,
-            quantization=None if is_codec else self._recipe.quantization,
+            quantization={} if is_codec else self._recipe.quantization,
         )
         if shared is None:
             stage = f"{path.name}: write"
@@ -279,7 +277,6 @@ class _Exporter:
         return info, shared or ir.load(path)
 
     def _write_manifest(self) -> None:
-        quantization = self._recipe.quantization
         files = {}
         paths = sorted(self._folder.iterdir())
         for index, path in enumerate(paths):
@@ -290,7 +287,7 @@ class _Exporter:
             format=FORMAT,
             version=VERSION,
             dtype=self._recipe.dtype,
-            quantization=quantization and QuantizationInfo(**dataclasses.asdict(quantization)),
+            quantization=self._recipe.quantization or None,
             model=self._model,
             codec=self._codec,
             graphs=tuple(self._infos),

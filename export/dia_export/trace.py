@@ -138,6 +138,8 @@ def trace(spec: GraphSpec, module: nn.Module, *, hop_length: int) -> ir.Model:
     ):
         value.name = tensor.name
         value.shape = ir.Shape(tensor.axes)
+    for node in model.graph:
+        node.metadata_props.clear()  # stack traces of the tracing, more than the graph itself
     model.graph.name = spec.name
     model.producer_name = "dia-export"
     return model

@@ -1,6 +1,6 @@
 """Attaches a checkpoint's weights to a traced graph, each read only when it is written out."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import onnx_ir as ir
 import torch
@@ -8,8 +8,8 @@ from onnx_ir import tensor_adapters
 from torch import Tensor
 
 from dia_export.quantize import quantize_blockwise
-from dia_export.recipes import Quantization
 from dia_models.checkpoint import Weight
+from dia_ort.manifest import Blocks
 
 LOGITS = "logits.weight"
 
@@ -23,29 +23,27 @@ def attach_weights(
     *,
     storage: str | None,
     compute: str,
-    quantization: Quantization | None = None,
+    quantization: Mapping[str, Blocks],
 ) -> None:
     """Give every parameter of a traced graph its data, in the form the recipe wants.
 
-    Quantised matrices become MatMulNBits nodes. Matrices stored in another dtype than the graph
-    computes in get a Cast, which onnxruntime folds when it loads the graph.
+    Quantised matrices become MatMulNBits and GatherBlockQuantized nodes. Matrices stored in another
+    dtype than the graph computes in get a Cast, which onnxruntime folds when it loads the graph.
 
     Args:
         model: As :func:`dia_export.trace.trace` returns it; changed in place.
         weights: By initializer name.
         storage: Dtype of unquantised matrices; None keeps the checkpoint's.
         compute: Dtype the graph computes in.
-        quantization: How to quantise the matrices that MatMul nodes multiply with; None: not.
+        quantization: As a recipe has it; empty: nothing is quantised.
     """
     graph = model.graph
     for name, value in list(graph.initializers.items()):
         if name not in weights:
             continue  # a buffer, with its data already
         weight = weights[name]
-        uses = value.uses()
-        if quantization and len(weight.shape) == 2 and all(_is_matmul(use.node) for use in uses):
-            bits = quantization.logits_bits if name == LOGITS else quantization.bits
-            _quantize_matmuls(graph, value, weight, bits, quantization.block_size)
+        if blocks := quantization.get(_part(str(graph.name), value)):
+            _quantize(graph, value, weight, blocks)
             continue
         kept = storage or str(weight.dtype).removeprefix("torch.")
         dtype = kept if len(weight.shape) >= 2 else "float32"
@@ -77,42 +75,54 @@ def _lazy(
     )
 
 
-def _is_matmul(node: ir.Node) -> bool:
-    return node.op_type == "MatMul"
+def _part(graph: str, value: ir.Value) -> str:
+    """The part of the model, as recipes name it, that a weight belongs to; empty: none."""
+    users = {use.node.op_type for use in value.uses()}
+    if users == {"Gather"}:
+        return "embedding"
+    if users != {"MatMul"}:
+        return ""
+    return "logits" if value.name == "logits.weight" else graph
 
 
-def _quantize_matmuls(
-    graph: ir.Graph, value: ir.Value, weight: Weight, bits: int, block_size: int
-) -> None:
-    inputs, outputs = weight.shape
-    blocks = -(-inputs // block_size)
-    name = str(value.name)
+def _quantize(graph: ir.Graph, value: ir.Value, weight: Weight, blocks: Blocks) -> None:
+    """Replace a weight by its quantised form, and the nodes that use it by theirs."""
+    name, (rows, columns) = str(value.name), weight.shape
+    is_table = _part("", value) == "embedding"
+    # A table's rows are its vectors; a matrix is input-first, and its outputs have the scales.
+    inputs, outputs = (columns, rows) if is_table else (rows, columns)
+    count = -(-inputs // blocks.block_size)
+    shape = (outputs, count, blocks.block_size * blocks.bits // 8)
+    if is_table:
+        shape = (outputs, inputs * blocks.bits // 8)
     scales: list[Tensor] = []
 
+    def load() -> tuple[Tensor, Tensor]:
+        tensor = weight.load()
+        return quantize_blockwise(tensor.T if is_table else tensor, blocks.bits, blocks.block_size)
+
     def load_packed() -> Tensor:
-        packed, scale = quantize_blockwise(weight.load(), bits, block_size)
+        packed, scale = load()
         scales[:] = [scale]  # written right after; small enough to keep until then
-        return packed
+        return packed.flatten(1)[:, : shape[1]] if is_table else packed
 
     def load_scales() -> Tensor:
-        return scales[0] if scales else quantize_blockwise(weight.load(), bits, block_size)[1]
+        return scales[0] if scales else load()[1]
 
-    packed_shape = (outputs, blocks, block_size * bits // 8)
-    packed = _initializer(graph, f"{name}.packed", packed_shape, "uint8", load_packed)
-    scale = _initializer(graph, f"{name}.scales", (outputs, blocks), "float32", load_scales)
+    packed = _initializer(graph, f"{name}.packed", shape, "uint8", load_packed)
+    scale = _initializer(graph, f"{name}.scales", (outputs, count), "float32", load_scales)
     for node in [use.node for use in value.uses()]:
+        if is_table:
+            operator, operands = "GatherBlockQuantized", [packed, node.inputs[1], scale]
+            attributes = {"gather_axis": 0, "quantize_axis": 1}
+        else:
+            operator, operands = "MatMulNBits", [node.inputs[0], packed, scale]
+            attributes = {"K": inputs, "N": outputs, "accuracy_level": _INT8_ACTIVATIONS}
         replacement = ir.node(
-            "MatMulNBits",
-            [node.inputs[0], packed, scale],
-            {
-                "K": inputs,
-                "N": outputs,
-                "bits": bits,
-                "block_size": block_size,
-                "accuracy_level": _INT8_ACTIVATIONS,
-            },
+            operator,
+            operands,
+            attributes | {"bits": blocks.bits, "block_size": blocks.block_size},
             domain="com.microsoft",
-            num_outputs=1,
             name=node.name,
         )
         _replace(graph, node, replacement)
@@ -120,24 +130,26 @@ def _quantize_matmuls(
 
 
 def _cast(graph: ir.Graph, value: ir.Value, compute: str) -> None:
-    """Convert an initializer before its use, or after a lookup where it is a table."""
-    for node in [use.node for use in value.uses()]:
-        if node.op_type == "Gather":
-            output = node.outputs[0]
-            cast = _cast_node(output, compute)
-            for user, index in [
-                (use.node, use.idx) for use in output.uses() if use.node is not cast
-            ]:
-                user.replace_input_with(index, cast.outputs[0])
-            cast.outputs[0].shape, cast.outputs[0].dtype = output.shape, output.dtype
-            output.dtype = value.dtype
-            graph.insert_after(node, cast)
-        else:
-            cast = _cast_node(value, compute)
-            for index, used in enumerate(node.inputs):
-                if used is value:
-                    node.replace_input_with(index, cast.outputs[0])
-            graph.insert_before(node, cast)
+    """Convert an initializer before its use, or what is looked up in it where it is a table."""
+    lookups = [use.node for use in value.uses() if use.node.op_type == "Gather"]
+    for node in lookups:
+        found = node.outputs[0]
+        cast = _cast_node(found, compute)
+        cast.outputs[0].shape, cast.outputs[0].dtype = found.shape, found.dtype
+        found.dtype = value.dtype
+        _redirect(found, cast)
+        graph.insert_after(node, cast)
+    if others := [use.node for use in value.uses() if use.node not in lookups]:
+        cast = _cast_node(value, compute)
+        _redirect(value, cast, keep=lookups)
+        graph.insert_before(others[0], cast)
+
+
+def _redirect(value: ir.Value, cast: ir.Node, keep: Sequence[ir.Node] = ()) -> None:
+    """Let the users of a value take the output of its Cast instead."""
+    for use in list(value.uses()):
+        if use.node is not cast and use.node not in keep:
+            use.node.replace_input_with(use.idx, cast.outputs[0])
 
 
 def _cast_node(value: ir.Value, dtype: str) -> ir.Node:

@@ -70,11 +70,16 @@ class Mlp(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., width) to (..., width)."""
-        return self.down_proj(self.kernels.gated_silu(self.gate_up_proj(x)))
+        out: Tensor = self.down_proj(self.kernels.gated_silu(self.gate_up_proj(x)))
+        return out
 
 
 class Projections(nn.Module):
     """The linear maps of one attention, by name."""
+
+    qkv_proj: Linear
+    q_proj: Linear
+    o_proj: Linear
 
     def __init__(self, **maps: Linear) -> None:
         super().__init__()
@@ -111,11 +116,32 @@ class EncoderLayer(nn.Module):
             query, split_heads(key, heads), split_heads(value, heads), lengths
         )
         x = x + self.self_attention.o_proj(mixed)
-        return x + self.mlp(self.post_sa_norm(x))
+        mlp: Tensor = self.mlp(self.post_sa_norm(x))
+        return x + mlp
+
+
+class CrossKeyValue(nn.Module):
+    """The text's side of one decoder layer's cross-attention."""
+
+    def __init__(self, width: int, inner: int) -> None:
+        super().__init__()
+        self.kv_proj = Linear(width, 2 * inner)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(rows, text, width) to the key and the value, (rows, text, inner) each."""
+        kv: Tensor = self.kv_proj(x)
+        inner = kv.shape[-1] // 2
+        key, value = kv.split([inner, inner], dim=-1)
+        return key, value
 
 
 class TextEncoder(nn.Module):
     """Text to the cross-attention keys and values of every decoder layer."""
+
+    rope_cos: Tensor
+    rope_sin: Tensor
+    cross_rope_cos: Tensor
+    cross_rope_sin: Tensor
 
     def __init__(self, config: DiaConfig, kernels: Kernels | None = None) -> None:
         super().__init__()
@@ -129,10 +155,9 @@ class TextEncoder(nn.Module):
             EncoderLayer(encoder, kernels) for _ in range(encoder.num_layers)
         )
         self.norm = Norm(encoder.hidden_size, encoder.norm_eps, kernels)
-        width = decoder.cross_num_heads * decoder.cross_head_dim
+        inner = decoder.cross_num_heads * decoder.cross_head_dim
         self.cross = nn.ModuleList(
-            Projections(kv_proj=Linear(encoder.hidden_size, 2 * width))
-            for _ in range(decoder.num_layers)
+            CrossKeyValue(encoder.hidden_size, inner) for _ in range(decoder.num_layers)
         )
         _add_rope(self, "rope", encoder.head_dim, encoder.max_positions, encoder.rope_theta)
         if self.cross_rope:
@@ -162,9 +187,7 @@ class TextEncoder(nn.Module):
         x = self.norm(x)
         outputs = []
         for cross in self.cross:
-            kv = cross.kv_proj(x)
-            width = kv.shape[-1] // 2
-            key, value = kv.split([width, width], dim=-1)
+            key, value = cross(x)
             if self.cross_rope:
                 key = self.kernels.rotate(
                     key, positions, self.cross_rope_cos, self.cross_rope_sin, self.cross_heads
@@ -223,6 +246,12 @@ class DecoderLayer(nn.Module):
 
 class Decoder(nn.Module):
     """Audio tokens so far to the logits of the next, through a key/value cache."""
+
+    rope_cos: Tensor
+    rope_sin: Tensor
+    cross_rope_cos: Tensor
+    cross_rope_sin: Tensor
+    channel_offsets: Tensor
 
     def __init__(self, config: DiaConfig, kernels: Kernels | None = None) -> None:
         super().__init__()

@@ -48,7 +48,8 @@ def rope_tables(head_dim: int, positions: int, theta: float) -> tuple[Tensor, Te
 
 def split_heads(x: Tensor, num_heads: int) -> Tensor:
     """(rows, steps, heads * head_dim) to (rows, heads, steps, head_dim)."""
-    return x.unflatten(-1, (num_heads, -1)).transpose(1, 2)
+    heads: Tensor = x.unflatten(-1, (num_heads, -1))
+    return heads.transpose(1, 2)
 
 
 class Kernels:

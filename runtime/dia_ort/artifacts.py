@@ -51,7 +51,7 @@ def list_artifacts() -> list[Artifact]:
     for name, folder in [*((f.name, f) for f in folders), (DEMO, _demo_folder())]:
         try:
             artifacts.append(Artifact(name, folder, read_manifest(folder)))
-        except ArtifactError:
+        except (ArtifactError, ArtifactNotFoundError):
             continue
     return artifacts
 
@@ -71,7 +71,12 @@ def find_artifact(
         ArtifactError: Its manifest or its files are not what they must be.
     """
     if model is None:
-        artifact = list_artifacts()[0]
+        artifact = next(iter(list_artifacts()), None)
+        if artifact is None:
+            raise ArtifactNotFoundError(
+                f"there is no model in {models_folder()}, nor the demo that dia-ort brings: "
+                "install dia-ort again, or make one with `dia-export`."
+            )
     else:
         name, folder = _locate(model, revision)
         artifact = Artifact(name, folder, read_manifest(folder))

@@ -61,12 +61,11 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class QuantizationInfo:
-    """Block-wise quantisation of the linear weights."""
+class Blocks:
+    """Block-wise quantisation: bits of each weight, and how many weights share a scale."""
 
     bits: int
     block_size: int
-    logits_bits: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +76,8 @@ class Manifest:
         format: Always ``"dia-ort"``.
         version: Of this format.
         dtype: As ``dia-export --dtype`` was given.
-        quantization: None where nothing is quantised.
+        quantization: By part of the model (encoder, decoder, logits, embedding); None where nothing
+            is quantised.
         model: Shapes, tokens and rules of the Dia.
         codec: Shapes of the DAC.
         graphs: The ONNX files.
@@ -90,7 +90,7 @@ class Manifest:
     format: Literal["dia-ort"]
     version: int
     dtype: Literal["fp32", "fp16", "bf16", "int8", "int4"]
-    quantization: QuantizationInfo | None
+    quantization: dict[str, Blocks] | None
     model: ModelSpec
     codec: CodecSpec
     graphs: tuple[GraphInfo, ...]

@@ -1,0 +1,226 @@
+"""The command line: ``dia-ort speak``, ``models``, ``info``, ``verify`` and ``doctor``.
+
+Importing this loads no onnxruntime, soundfile or rich, so that ``--help`` is quick.
+"""
+
+import sys
+import warnings
+from typing import Annotated
+
+import typer
+
+from dia_ort import cli_models
+from dia_ort._version import __version__
+from dia_ort.cli_input import read_recording, read_script
+from dia_ort.cli_output import AudioFormat, find_target
+from dia_ort.cli_speak import Job
+from dia_ort.cli_speak import speak as run_job
+from dia_ort.cli_terminal import Terminal
+from dia_ort.config import GenerationConfig
+from dia_ort.errors import DiaError, InvalidAudioError, InvalidConfigError, InvalidTextError
+
+_DEFAULTS = GenerationConfig()
+_MISTAKES = (InvalidTextError, InvalidConfigError, InvalidAudioError)
+_BROKEN_PIPE = 141
+
+_EXIT_CODES = """\b
+Exit codes:
+  0    done
+  1    it failed: the model is missing or broken, the provider is not there,
+       the output cannot be written, nothing was spoken
+  2    a mistake in what was given: usage, script, settings or voice
+  130  Ctrl-C; the speech so far is saved
+  141  nobody reads the output any more (broken pipe)
+"""
+
+app = typer.Typer(
+    name="dia-ort",
+    help="Speak with Dia on ONNX Runtime.",
+    epilog=_EXIT_CODES,
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+ModelArgument = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[MODEL]",
+        help="A name from `dia-ort models`, or a folder; none: the one that speak takes.",
+        show_default=False,
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def main() -> None:
+    """Run ``dia-ort``. A foreseen error is one message on stderr and an exit code."""
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning  # type: ignore[assignment]
+            app()
+    except DiaError as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(2 if isinstance(error, _MISTAKES) else 1)
+    except SystemExit as leaving:  # typer leaves with 1 when a pipe breaks
+        if isinstance(leaving.__context__, BrokenPipeError):
+            sys.exit(_BROKEN_PIPE)
+        raise
+
+
+def _show_warning(message: Warning | str, *_: object) -> None:
+    Terminal(quiet=False).warn(str(message))
+
+
+def _print_version(wanted: bool) -> None:  # noqa: FBT001 - typer calls it
+    if wanted:
+        typer.echo(f"dia-ort {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    *,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version."
+        ),
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def speak(
+    text: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="TEXT",
+            help="The script, with [S1] and [S2] before the speakers' turns; - reads stdin.",
+            show_default=False,
+        ),
+    ] = None,
+    *,
+    file: Annotated[
+        str | None,
+        typer.Option("--file", "-f", metavar="FILE", help="Read the script from a UTF-8 file."),
+    ] = None,
+    output: Annotated[
+        str | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="The audio file, replaced if it is there; - is stdout. Without it the name is "
+            "the first free one of speech.wav, speech-1.wav, ...",
+        ),
+    ] = None,
+    audio_format: Annotated[
+        AudioFormat | None,
+        typer.Option("--format", help="The audio format. By default the output's suffix, or wav."),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME_OR_DIR",
+            help="A name from `dia-ort models`, or a folder. By default the newest exported "
+            "model, or the built-in demo.",
+        ),
+    ] = None,
+    provider: Annotated[
+        str, typer.Option(metavar="NAME", help="auto, cpu, cuda or coreml.")
+    ] = "auto",
+    threads: Annotated[
+        int | None, typer.Option(metavar="N", help="CPU threads. By default all physical cores.")
+    ] = None,
+    voice_audio: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="A recording to go on from, best 5 to 10 s of it."),
+    ] = None,
+    voice_transcript: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="What the recording says, with its tags.")
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(metavar="N", help="Makes the same speech again.")
+    ] = _DEFAULTS.seed,
+    temperature: Annotated[
+        float, typer.Option(metavar="X", help="0 is greedy, more is livelier.")
+    ] = _DEFAULTS.temperature,
+    cfg_scale: Annotated[
+        float, typer.Option(metavar="X", help="How closely to keep to the text; 0 is off.")
+    ] = _DEFAULTS.cfg_scale,
+    top_p: Annotated[
+        float, typer.Option(metavar="X", help="Draw from the likeliest tokens up to this sum.")
+    ] = _DEFAULTS.top_p,
+    top_k: Annotated[
+        int, typer.Option(metavar="N", help="Candidates that guidance lets through.")
+    ] = _DEFAULTS.cfg_filter_top_k,
+    max_tokens: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", help="The most decoder steps, 86 to the second. By default the model's."
+        ),
+    ] = _DEFAULTS.max_tokens,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Print only warnings and errors.")
+    ] = False,
+) -> None:
+    """Speak a script.
+
+    Ctrl-C keeps what is spoken so far; a second Ctrl-C drops it.
+    """
+    job = Job(
+        script=read_script(text, file),
+        config=GenerationConfig(
+            max_tokens=max_tokens,
+            cfg_scale=cfg_scale,
+            temperature=temperature,
+            top_p=top_p,
+            cfg_filter_top_k=top_k,
+            seed=seed,
+        ),
+        recording=read_recording(voice_audio, voice_transcript),
+        target=find_target(output, audio_format),
+        model=model,
+        provider=provider,
+        threads=threads,
+    )
+    raise typer.Exit(run_job(job, Terminal(quiet=quiet)))
+
+
+@app.command()
+def models(*, json: Json = False) -> None:
+    """List the models that --model takes by name."""
+    for message in cli_models.broken_models():
+        Terminal(quiet=False).warn(message)
+    typer.echo(cli_models.list_models(as_json=json))
+
+
+@app.command()
+def info(model: ModelArgument = None, *, json: Json = False) -> None:
+    """Show what a model is made of, and where it came from."""
+    typer.echo(cli_models.describe(model, as_json=json))
+
+
+@app.command()
+def verify(model: ModelArgument = None) -> None:
+    """Check the files of a model, and load its graphs.
+
+    Each file is held against the hash in the manifest; each graph is loaded on the CPU and its
+    inputs and outputs held against their declaration.
+    """
+    for line in cli_models.verify(model):
+        typer.echo(line)
+
+
+@app.command()
+def doctor(*, json: Json = False) -> None:
+    """Say what dia-ort would use here, and what is wrong."""
+    from dia_ort.doctor import diagnose  # noqa: PLC0415 - only this command needs it
+
+    diagnosis = diagnose()
+    typer.echo(diagnosis.to_json() if json else diagnosis.to_text())
+    raise typer.Exit(0 if diagnosis.can_speak else 1)

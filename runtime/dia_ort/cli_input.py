@@ -1,0 +1,110 @@
+"""What ``dia-ort speak`` is given: a script and perhaps a recording, both checked early."""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dia_ort.audio import read_audio
+from dia_ort.errors import AudioFileError, InvalidAudioError, InvalidConfigError, InvalidTextError
+
+STDIN = "-"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Recording:
+    """A voice to go on from, as it was recorded.
+
+    Attributes:
+        samples: float32, (samples, channels).
+        sample_rate: In hertz.
+        transcript: What it says; empty if nobody told.
+    """
+
+    samples: NDArray[np.float32]
+    sample_rate: int
+    transcript: str
+
+    @property
+    def duration(self) -> float:
+        """The length in seconds."""
+        return len(self.samples) / self.sample_rate
+
+
+def read_script(text: str | None, file: str | None) -> str:
+    """The script from the command line, stdin or a file, without white space around it.
+
+    Raises:
+        InvalidConfigError: Both are given, or neither.
+        InvalidTextError: The file cannot be read, or the script is not UTF-8.
+    """
+    if (text is None) == (file is None):
+        raise InvalidConfigError(
+            "give the script either as TEXT ('-' reads stdin) or with --file; see "
+            "`dia-ort speak --help`."
+        )
+    if STDIN in (text, file):
+        return _decode(sys.stdin.buffer.read(), "the script on stdin")
+    if file is not None:
+        return _decode(_read_file(file), f"the script {file}")
+    return check_argument(text or "", "TEXT")
+
+
+def check_argument(text: str, name: str) -> str:
+    """A text from the command line, whose undecodable bytes Python made lone surrogates.
+
+    Raises:
+        InvalidTextError: There are such.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        position = len(text[: error.start].encode())
+        raise InvalidTextError(
+            f"{name} is not UTF-8 at byte {position}: set the terminal to UTF-8, or put the script "
+            "into a UTF-8 file and give it with --file."
+        ) from error
+    return text.strip()
+
+
+def read_recording(file: str | None, transcript: str | None) -> Recording | None:
+    """The voice to go on from, if one is given.
+
+    Raises:
+        InvalidConfigError: There is a transcript without a recording.
+        InvalidAudioError: The recording is missing or not audio.
+        InvalidTextError: The transcript is not UTF-8.
+    """
+    if file is None:
+        if transcript is not None:
+            raise InvalidConfigError(
+                "--voice-transcript says what is spoken in --voice-audio: give that too."
+            )
+        return None
+    checked = check_argument(transcript or "", "--voice-transcript")
+    try:
+        samples, sample_rate = read_audio(file)
+    except AudioFileError as error:
+        raise InvalidAudioError(str(error)) from error
+    return Recording(samples, sample_rate, checked)
+
+
+def _read_file(file: str) -> bytes:
+    try:
+        return Path(file).read_bytes()
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise InvalidTextError(f"cannot read the script {file}: {reason}.") from error
+
+
+def _decode(content: bytes, name: str) -> str:
+    try:
+        text = content.decode()
+    except UnicodeDecodeError as error:
+        raise InvalidTextError(
+            f"{name} is not UTF-8: byte {error.start} is 0x{content[error.start]:02x} "
+            f"({error.reason}). Save it as UTF-8."
+        ) from error
+    return text.removeprefix("\ufeff").strip()  # Windows editors write a byte order mark

@@ -1,0 +1,169 @@
+"""What ``dia-ort models``, ``info`` and ``verify`` print."""
+
+import dataclasses
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from dia_ort.artifacts import Artifact, find_artifact, hash_file, list_artifacts, models_folder
+from dia_ort.errors import ArtifactError
+from dia_ort.manifest import MANIFEST_NAME, GraphInfo, Manifest, Source, read_manifest
+from dia_ort.providers import open_session, resolve_provider
+
+
+def list_models(*, as_json: bool) -> str:
+    """A table (or JSON) of the models that load by name; the first is the default one."""
+    rows = [summary(artifact) for artifact in list_artifacts()]
+    if as_json:
+        return json.dumps(rows, indent=2)
+    table = [(r["name"], r["dtype"], show_size(r["size"]), r["source"], r["folder"]) for r in rows]
+    return "\n".join(
+        [
+            *align([("NAME", "DTYPE", "SIZE", "SOURCE", "FOLDER"), *table]),
+            "",
+            "Without --model, the first of them speaks.",
+            f"dia-export puts models into {models_folder()}.",
+        ]
+    )
+
+
+def broken_models() -> Iterator[str]:
+    """What is wrong with the models that :func:`list_artifacts` leaves out."""
+    for path in sorted(models_folder().glob(f"*/{MANIFEST_NAME}")):
+        try:
+            read_manifest(path.parent)
+        except ArtifactError as error:
+            yield str(error)
+
+
+def summary(artifact: Artifact) -> dict[str, Any]:
+    """A model in five words, for tables and JSON; the size is in bytes."""
+    source = artifact.manifest.sources.get("model")
+    return {
+        "name": artifact.name,
+        "dtype": artifact.manifest.dtype,
+        "size": sum(file.size for file in artifact.manifest.files.values()),
+        "source": "" if source is None else source.name,
+        "folder": str(artifact.folder),
+    }
+
+
+def describe(model: str | None, *, as_json: bool) -> str:
+    """A model's manifest, to read (or as JSON).
+
+    Raises:
+        ArtifactNotFoundError: There is no such model.
+        ArtifactError: It is not what it must be.
+    """
+    artifact = find_artifact(model)
+    manifest = artifact.manifest
+    if as_json:
+        body = {"name": artifact.name, "folder": str(artifact.folder)}
+        return json.dumps({**body, "manifest": dataclasses.asdict(manifest)}, indent=2)
+    head = summary(artifact)
+    rows = [
+        *[(name, head[name]) for name in ("name", "folder", "dtype")],
+        ("size", show_size(head["size"])),
+        ("quantized", _quantized(manifest)),
+        *[(f"{part} from", _origin(source)) for part, source in manifest.sources.items()],
+        ("made with", ", ".join(f"{tool} {number}" for tool, number in manifest.tools.items())),
+    ]
+    graphs = [
+        ("GRAPH", "FILE", "COMPUTES IN", "NODES", "SIZE"),
+        *[
+            (graph.graph, graph.file, graph.compute, str(graph.nodes), _size(artifact, graph))
+            for graph in manifest.graphs
+        ],
+    ]
+    figures = [
+        (name, ", ".join(f"{key} {value:.3g}" for key, value in values.items()))
+        for name, values in manifest.verification.items()
+    ]
+    return "\n".join(
+        [
+            *align(rows),
+            *_section("model", _fields(manifest.model)),
+            *_section("codec", _fields(manifest.codec)),
+            *_section("graphs", graphs),
+            *_section("verified" if figures else "not verified (--no-verify)", figures),
+        ]
+    )
+
+
+def verify(model: str | None) -> Iterator[str]:
+    """Check a model's files and graphs; yields a line for each.
+
+    Raises:
+        ArtifactNotFoundError: There is no such model.
+        ArtifactError: A file is not what the manifest says, or a graph does not load.
+        ProviderError: onnxruntime is not installed.
+    """
+    artifact = find_artifact(model)
+    yield f"{artifact.name}: {artifact.folder}"
+    changed = []
+    for name, file in artifact.manifest.files.items():
+        if hash_file(artifact.folder / name) == file.sha256:
+            yield f"ok       {name} ({show_size(file.size)})"
+        else:
+            changed.append(name)
+            yield f"CHANGED  {name}: its SHA-256 is not the manifest's"
+    if changed:
+        raise ArtifactError(
+            f"{', '.join(changed)} in {artifact.folder} changed after the export: export (or "
+            "download) the model again."
+        )
+    provider = resolve_provider("cpu")
+    for info in artifact.manifest.graphs:
+        if info.compute == "bfloat16":
+            yield f"skipped  {info.file}: the CPU provider has no bfloat16 kernels to load it with"
+            continue
+        open_session(artifact.folder / info.file, artifact.manifest.spec(info), provider, None)
+        yield f"ok       {info.file} loads, and its inputs and outputs are as declared"
+
+
+def align(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of left-aligned columns, for terminals and pipes of any width."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
+
+
+def show_size(size: int) -> str:
+    """Bytes in the unit that fits, decimal as disks are."""
+    for unit, factor in (("GB", 1e9), ("MB", 1e6)):
+        if size >= factor:
+            return f"{size / factor:.1f} {unit}"
+    return f"{size / 1e3:.1f} kB"
+
+
+def _size(artifact: Artifact, info: GraphInfo) -> str:
+    names = [info.file, info.data] if info.data else [info.file]
+    return show_size(sum(artifact.manifest.files[name].size for name in names))
+
+
+def _section(title: str, rows: Sequence[Sequence[str]]) -> list[str]:
+    return ["", title, *(f"  {line}" for line in align(rows))]
+
+
+def _fields(record: Any) -> list[tuple[str, str]]:
+    pairs = [(field.name, getattr(record, field.name)) for field in dataclasses.fields(record)]
+    return [
+        (name, " ".join(map(str, value)) if isinstance(value, tuple) else str(value))
+        for name, value in pairs
+    ]
+
+
+def _quantized(manifest: Manifest) -> str:
+    if manifest.quantization is None:
+        return "no"
+    return ", ".join(
+        f"{part} to {blocks.bits} bits in blocks of {blocks.block_size}"
+        for part, blocks in manifest.quantization.items()
+    )
+
+
+def _origin(source: Source) -> str:
+    revision = f" at {source.revision}" if source.revision else ""
+    return f"{source.name}{revision} ({source.layout})"

@@ -1,0 +1,138 @@
+"""Where the speech goes: checked before minutes of work, and kept if saving fails after them."""
+
+import io
+import itertools
+import os
+import sys
+import tempfile
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dia_ort.audio import write_audio
+from dia_ort.errors import AudioFileError, InvalidConfigError
+
+STDOUT = "-"
+
+
+class AudioFormat(StrEnum):
+    """The formats that :func:`dia_ort.audio.write_audio` knows."""
+
+    WAV = "wav"
+    FLAC = "flac"
+    OGG = "ogg"
+    OPUS = "opus"
+    MP3 = "mp3"
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where the speech goes, and how it is encoded.
+
+    Attributes:
+        output: A path, ``"-"`` for stdout, or None for the first free default name.
+        format: The audio format.
+    """
+
+    output: str | None
+    format: AudioFormat
+
+    def save(self, samples: NDArray[np.float32], sample_rate: int) -> str:
+        """Write the speech; returns where it is.
+
+        Raises:
+            BrokenPipeError: Nobody reads stdout any more.
+            AudioFileError: It could not be written; the message says where it was put instead.
+        """
+        try:
+            if self.output == STDOUT:
+                write_audio(sys.stdout.buffer, samples, sample_rate, self.format)
+                sys.stdout.buffer.flush()
+                return "stdout"
+            path = _free_name(self.format) if self.output is None else Path(self.output)
+            write_audio(path, samples, sample_rate, self.format)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise AudioFileError(f"{error}. {_rescue(samples, sample_rate)}") from error
+        return str(path)
+
+
+def find_target(output: str | None, audio_format: AudioFormat | None) -> Target:
+    """Where to write, after a check that it can be written and encoded.
+
+    Raises:
+        InvalidConfigError: The suffix tells no format, or stdout is a terminal.
+        AudioFileError: The place is not writable, or libsndfile cannot write the format.
+    """
+    target = Target(output, audio_format or _format_of(output))
+    if output == STDOUT:
+        if sys.stdout.isatty():
+            raise InvalidConfigError(
+                "stdout is a terminal, and audio is not for reading: pipe it into a player or a "
+                "file, or give a name with -o."
+            )
+    else:
+        _check_place(Path(f"speech.{target.format}") if output is None else Path(output))
+    _check_encoder(target.format)
+    return target
+
+
+def _format_of(output: str | None) -> AudioFormat:
+    if output is None or output == STDOUT:
+        return AudioFormat.WAV
+    try:
+        return AudioFormat(Path(output).suffix.lower().removeprefix("."))
+    except ValueError:
+        suffixes = ", ".join(f".{known}" for known in AudioFormat)
+        raise InvalidConfigError(
+            f"the output {output!r} tells no audio format: end it in one of {suffixes}, or give "
+            "--format."
+        ) from None
+
+
+def _check_place(path: Path) -> None:
+    """Try what saving will do: a new file beside the target, which links may have moved."""
+    try:
+        target = path.resolve()
+        if target.is_dir():
+            raise IsADirectoryError(None, "it is a folder")
+        if not target.exists() or target.is_file():
+            with tempfile.TemporaryFile(dir=target.parent):
+                pass
+        elif not os.access(target, os.W_OK):
+            raise PermissionError(None, "Permission denied")
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise AudioFileError(
+            f"cannot write {path} ({reason}): give another name or folder with -o."
+        ) from error
+
+
+def _check_encoder(audio_format: AudioFormat) -> None:
+    try:
+        write_audio(io.BytesIO(), np.zeros(1024, np.float32), 44_100, audio_format)
+    except (ImportError, OSError) as error:
+        raise AudioFileError(
+            f"cannot write {audio_format} here: {error}. `dia-ort doctor` says what is missing."
+        ) from error
+
+
+def _free_name(audio_format: AudioFormat) -> Path:
+    names = (f"speech-{n}" if n else "speech" for n in itertools.count())
+    paths = (Path(f"{name}.{audio_format}") for name in names)
+    return next(path for path in paths if not path.exists())
+
+
+def _rescue(samples: NDArray[np.float32], sample_rate: int) -> str:
+    """Keep the speech in the folder for temporary files, and say so."""
+    try:
+        handle, name = tempfile.mkstemp(prefix="dia-ort-", suffix=".wav")
+        os.close(handle)
+        write_audio(name, samples, sample_rate)
+    except OSError as error:
+        return f"Nor could it be kept elsewhere: {error}"
+    return f"The speech is kept in {name}"
