@@ -22,6 +22,9 @@ from dia_ort.manifest import MANIFEST_NAME
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 console = Console(stderr=True)
 
+_CTRL_C = 130
+"""The exit code that typer gives to it."""
+
 
 def _print_version(wanted: bool) -> None:  # noqa: FBT001 - typer's callback
     if wanted:
@@ -83,12 +86,15 @@ def run(
         folder = result.folder
         console.print(_table(result))
         if not verify:
-            console.print("Not verified (--no-verify): nothing was held against PyTorch.")
-        console.print(
-            f"Wrote {folder}\nTry: dia-ort speak --model {folder} '[S1] Hello.'", soft_wrap=True
-        )
+            _say("Not verified (--no-verify): nothing was held against PyTorch.")
+        _say(f"Wrote {folder}\nTry: dia-ort speak --model {folder} '[S1] Hello.'")
     if push_to:
-        console.print(f"Uploaded to {push_to_hub(folder, push_to)}", soft_wrap=True)
+        _say(f"Uploaded to {push_to_hub(folder, push_to)}")
+
+
+def _say(text: str) -> None:
+    """Print as it stands: what is in brackets may be a path or an extra, and lines may be long."""
+    console.print(text, soft_wrap=True, markup=False, highlight=False)
 
 
 class _Bars:
@@ -130,12 +136,13 @@ def _table(result: ExportResult) -> Table:
 
 def main() -> None:
     """Run the command; a user's mistakes end in a message and exit code 1, or 2 for usage."""
-    warnings.showwarning = lambda message, *_rest, **_more: console.print(f"warning: {message}")
+    warnings.showwarning = lambda message, *_rest, **_more: _say(f"warning: {message}")
     try:
         app()
     except (DiaError, CheckpointError, ConfigError) as error:
-        console.print(f"dia-export: {error}", soft_wrap=True, markup=False, highlight=False)
+        _say(f"dia-export: {error}")
         sys.exit(1)
-    except KeyboardInterrupt:
-        console.print("dia-export: stopped; nothing was published.")
-        sys.exit(130)
+    except SystemExit as leaving:
+        if leaving.code == _CTRL_C:
+            _say("dia-export: stopped; an unfinished export leaves nothing behind.")
+        raise

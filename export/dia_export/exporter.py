@@ -104,21 +104,19 @@ def export(
         revision: Of the model's hub id.
         seed: Of random weights.
         verify: Whether to hold every graph against PyTorch before publishing.
-        force: Replace the output folder if it exists.
+        force: Replace the output folder if it is an exported model.
         progress: Told of every stage.
 
     Raises:
-        OutputExistsError: The output folder exists and ``force`` is off.
+        OutputExistsError: The output folder is not empty, and ``force`` is off, or it is no
+            exported model.
         CheckpointError, ConfigError: The checkpoint cannot be read, or is not a Dia or DAC.
         GateError: A graph is not equal enough to PyTorch.
         ExportError: The disk is full, or the folder is not writable.
     """
     dia, dac, name = open_sources(model, codec, revision, seed)
     target = Path(output) if output is not None else models_folder() / f"{name}-{dtype}"
-    if target.exists() and not force and (not target.is_dir() or any(target.iterdir())):
-        raise OutputExistsError(
-            f"{target} exists: choose another --output, or replace it (--force)."
-        )
+    _refuse_taken(target, force=force)
     with _published(target) as folder:
         exporter = _Exporter(folder, dia, dac, RECIPES[dtype], progress)
         reports = exporter.run(Reference(dia, dac) if verify else None)
@@ -146,10 +144,26 @@ def open_sources(
     return dia, dac, Path(text).resolve().name if Path(text).exists() else text.rsplit("/", 1)[-1]
 
 
+def _refuse_taken(target: Path, *, force: bool) -> None:
+    try:
+        taken = target.exists() and not (target.is_dir() and not any(target.iterdir()))
+    except OSError as error:
+        raise ExportError(f"{target} cannot be read: {error}. Choose another --output.") from error
+    if taken and not force:
+        raise OutputExistsError(
+            f"{target} exists: choose another --output, or replace it (--force)."
+        )
+    if taken and not (target / MANIFEST_NAME).is_file():
+        raise OutputExistsError(
+            f"{target} exists and is no exported model, and --force replaces nothing else: choose "
+            "another --output."
+        )
+
+
 @contextlib.contextmanager
 def _published(target: Path) -> Iterator[Path]:
     """A folder to write into, which takes the target's place if the block ends well."""
-    target = target.absolute()
+    target = target.resolve()  # a link stays, and its folder is replaced
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         folder = Path(
@@ -162,17 +176,26 @@ def _published(target: Path) -> Iterator[Path]:
     try:
         yield folder
         folder.chmod(0o755)
-        if target.exists():
-            old = folder.with_suffix(".old")
-            target.rename(old)
-            folder.rename(target)
-            shutil.rmtree(old) if old.is_dir() else old.unlink()
-        else:
-            folder.rename(target)
+        _put(folder, target)
     except OSError as error:
         raise ExportError(f"writing to {target} failed: {error}. Nothing was published.") from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _put(folder: Path, target: Path) -> None:
+    """Rename a folder; what stood in its place goes, but comes back if that fails."""
+    if not target.exists():
+        folder.rename(target)
+        return
+    old = folder.with_suffix(".old")
+    target.rename(old)
+    try:
+        folder.rename(target)
+    except BaseException:
+        old.rename(target)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
 
 
 class _Exporter:

@@ -5,6 +5,7 @@ the distributions that they sample from. The PyTorch model and the onnxruntime s
 memory together.
 """
 
+import contextlib
 import gc
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 from dia_export.errors import (
     AxesMismatchError,
     DistributionMismatchError,
+    GateError,
     NameMismatchError,
     ShapeMismatchError,
     ValueMismatchError,
@@ -222,18 +224,20 @@ def check_graph(path: Path, spec: GraphSpec, cases: Sequence[Case], dtype: str) 
     Raises:
         NameMismatchError, AxesMismatchError, ShapeMismatchError, ValueMismatchError,
         DistributionMismatchError: The graph does not pass.
+        GateError: onnxruntime cannot load it, or run it.
     """
     options = ort.SessionOptions()
     options.log_severity_level = 3
-    session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    with _gate_errors(path):
+        session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     check_interface(path, spec, session)
+    with _gate_errors(path):
+        outputs = [_run(session, spec, case) for case in cases]
     tolerance = TOLERANCES[dtype]
     if spec.name == DAC_ENCODER:
-        return _check_codes(path, session, cases)
+        return _check_codes(path, outputs, cases)
     if spec.name == DAC_DECODER:
-        outputs = [_run(session, spec, case) for case in cases]
         return _check_values(path, outputs, cases, _largest, _CODEC_ERROR)
-    outputs = [_run(session, spec, case) for case in cases]
     figures = _check_values(path, outputs, cases, _relative, tolerance.error)
     if spec.name == DECODER:
         figures |= _check_distribution(path, outputs, cases, tolerance)
@@ -241,6 +245,14 @@ def check_graph(path: Path, spec: GraphSpec, cases: Sequence[Case], dtype: str) 
 
 
 Outputs = dict[str, NDArray[np.generic]]
+
+
+@contextlib.contextmanager
+def _gate_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # onnxruntime's own classes share no useful base
+        raise GateError(f"{path.name} does not run in onnxruntime: {error}") from error
 
 
 def _run(session: ort.InferenceSession, spec: GraphSpec, case: Case) -> Outputs:
@@ -301,10 +313,10 @@ def _largest(difference: Values, _want: Values) -> float:
     return float(np.abs(difference).max())
 
 
-def _check_codes(path: Path, session: ort.InferenceSession, cases: Sequence[Case]) -> Figures:
+def _check_codes(path: Path, outputs: Sequence[Outputs], cases: Sequence[Case]) -> Figures:
     equal, total = 0, 0
-    for case in cases:
-        got, want = session.run(None, case.inputs)[0], case.outputs["codes"]
+    for codes, case in zip(outputs, cases, strict=True):
+        got, want = codes["codes"], case.outputs["codes"]
         if got.shape != want.shape:
             raise ShapeMismatchError(
                 f"{path.name}: codes have the shape {got.shape}, not {want.shape}."

@@ -45,7 +45,8 @@ def list_artifacts() -> list[Artifact]:
 
     Folders whose manifest does not read are left out; loading them by name says why.
     """
-    folders = [f.parent for f in models_folder().glob(f"*/{MANIFEST_NAME}")]
+    # Hidden folders are exports that were never finished, or replaced.
+    folders = [f.parent for f in models_folder().glob(f"[!.]*/{MANIFEST_NAME}")]
     folders.sort(key=lambda f: (f / MANIFEST_NAME).stat().st_mtime, reverse=True)
     artifacts = []
     for name, folder in [*((f.name, f) for f in folders), (DEMO, _demo_folder())]:
@@ -92,9 +93,12 @@ def check_sizes(artifact: Artifact) -> None:
     """
     for name, info in artifact.manifest.files.items():
         path = artifact.folder / name
-        if not path.is_file():
+        try:
+            size = path.stat().st_size if path.is_file() else None
+        except OSError as error:
+            raise ArtifactError(f"{path} cannot be read: {error}") from error
+        if size is None:
             raise ArtifactError(f"{path} is missing; export the model again.")
-        size = path.stat().st_size
         if size != info.size:
             raise ArtifactError(
                 f"{path} has {size} bytes, not {info.size}: it was cut short or replaced. Export "
@@ -103,11 +107,18 @@ def check_sizes(artifact: Artifact) -> None:
 
 
 def hash_file(path: Path) -> str:
-    """SHA-256 of a file, in hex."""
+    """SHA-256 of a file, in hex.
+
+    Raises:
+        ArtifactError: It cannot be read.
+    """
     digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(_READ_BLOCK):
-            digest.update(block)
+    try:
+        with path.open("rb") as file:
+            while block := file.read(_READ_BLOCK):
+                digest.update(block)
+    except OSError as error:
+        raise ArtifactError(f"{path} cannot be read: {error}") from error
     return digest.hexdigest()
 
 
@@ -132,13 +143,16 @@ def _demo_folder() -> Path:
 
 def _locate(model: str | os.PathLike[str], revision: str | None) -> tuple[str, Path]:
     text = os.fspath(model)
-    path = Path(text).expanduser()
-    if path.is_dir():
-        return path.resolve().name, path
+    folder = _folder(text)
+    if folder is not None and (folder / MANIFEST_NAME).is_file():
+        return folder.resolve().name, folder
     if text == DEMO:
         return DEMO, _demo_folder()
-    if "\0" not in text and path.name == text and (models_folder() / text).is_dir():
-        return text, models_folder() / text
+    is_name = Path(text).name == text and not text.startswith(".")
+    if is_name and (named := _folder(models_folder() / text)):
+        return text, named
+    if folder is not None:  # of no model, which reading it will say
+        return folder.resolve().name, folder
     if text.count("/") == 1 and not text.startswith((".", "/", "~")):
         return text, _download(text, revision)
     names = ", ".join(a.name for a in list_artifacts())
@@ -146,6 +160,15 @@ def _locate(model: str | os.PathLike[str], revision: str | None) -> tuple[str, P
         f"there is no model {text!r}: it is no folder, and the models here are {names}. "
         "Make one with `dia-export`."
     )
+
+
+def _folder(path: str | Path) -> Path | None:
+    """The folder at a path; None where there is none, or none can be."""
+    try:
+        folder = Path(path).expanduser()
+        return folder if folder.is_dir() else None
+    except (OSError, RuntimeError, ValueError):  # too long a name, the home of nobody, a NUL
+        return None
 
 
 def _download(repo: str, revision: str | None) -> Path:

@@ -62,8 +62,11 @@ def main() -> None:
             warnings.showwarning = _show_warning  # type: ignore[assignment]
             app()
     except DiaError as error:
-        typer.echo(f"error: {error}", err=True)
+        sys.stderr.write(f"error: {error}\n")
         sys.exit(2 if isinstance(error, _MISTAKES) else 1)
+    except OSError as error:  # a full disk, a folder without permission
+        sys.stderr.write(f"error: {error}\n")
+        sys.exit(1)
     except SystemExit as leaving:  # typer leaves with 1 when a pipe breaks
         if isinstance(leaving.__context__, BrokenPipeError):
             sys.exit(_BROKEN_PIPE)

@@ -56,8 +56,12 @@ class Target:
             write_audio(path, samples, sample_rate, self.format)
         except BrokenPipeError:
             raise
-        except OSError as error:
+        except AudioFileError as error:
             raise AudioFileError(f"{error}. {_rescue(samples, sample_rate)}") from error
+        except OSError as error:
+            raise AudioFileError(
+                f"cannot write to stdout ({error.strerror}). {_rescue(samples, sample_rate)}"
+            ) from error
         return str(path)
 
 

@@ -142,9 +142,9 @@ def _report(place: str, speech: _Speech, seed: int, dia: Dia, terminal: Terminal
     name, dtype, provider = dia.artifact.name, dia.manifest.dtype, dia.provider.name
     terminal.note(
         f"{place}: {seconds:.2f} s of speech in {speech.took:.2f} s "
-        f"({seconds / speech.took:.2f}x real time), {_ENDINGS[speech.ending]}; "
-        f"seed {seed}, model {name} ({dtype}) on {provider}"
+        f"({seconds / speech.took:.2f}x real time), {_ENDINGS[speech.ending]}"
     )
+    terminal.note(f"seed {seed}, model {name} ({dtype}) on {provider}")
     if speech.ending == "length":
         terminal.note(
             "note: it came to its most decoder steps before the model ended it, so words may be "

@@ -219,28 +219,40 @@ class Dia:
         tokens = encode_text(script, model.max_text, model.text_vocab_size)
         return tokens, Utterance(model, config, prompt)
 
-    def _run(
-        self, requests: Sequence[tuple[NDArray[np.int64], Utterance]], config: GenerationConfig
-    ) -> Iterator[int]:
-        """Encode the texts and run the utterances; yields after every step."""
-        rows = 2 if config.cfg_scale > 0 else 1
+    def open_batch(
+        self, scripts: Sequence[NDArray[np.int64]], *, rows_per_slot: int
+    ) -> DecoderBatch:
+        """The decoder with a slot for each script, texts encoded: for those who step it themselves.
+
+        Args:
+            scripts: Tokens of each, (text,), as from :func:`dia_ort.text.encode_text`.
+            rows_per_slot: 2 with guidance, 1 without.
+        """
         batch = DecoderBatch(
             self._decoder,
             self.manifest.model,
             self.provider,
             self._decoder_info.compute,
-            slots=len(requests),
-            rows_per_slot=rows,
-            max_text=max(len(tokens) for tokens, _ in requests),
+            slots=len(scripts),
+            rows_per_slot=rows_per_slot,
+            max_text=max(map(len, scripts)),
         )
-        for slot, (tokens, _) in enumerate(requests):
+        for slot, script in enumerate(scripts):
             # The unconditional row has the text's length, and zeros for bytes.
-            text = np.zeros((rows, len(tokens)), np.int64)
-            text[0] = tokens
-            lengths = np.full(rows, len(tokens), np.int32)
-            cross = self._encoder.run(None, {"tokens": text, "text_lengths": lengths})
-            batch.set_text(slot, cross, len(tokens))
-        yield from run_batch(batch, self.manifest.model, [utterance for _, utterance in requests])
+            tokens = np.zeros((rows_per_slot, len(script)), np.int64)
+            tokens[0] = script
+            lengths = np.full(rows_per_slot, len(script), np.int32)
+            cross = self._encoder.run(None, {"tokens": tokens, "text_lengths": lengths})
+            batch.set_text(slot, cross, len(script))
+        return batch
+
+    def _run(
+        self, requests: Sequence[tuple[NDArray[np.int64], Utterance]], config: GenerationConfig
+    ) -> Iterator[int]:
+        """Encode the texts and run the utterances; yields after every step."""
+        scripts, utterances = zip(*requests, strict=True)
+        batch = self.open_batch(scripts, rows_per_slot=2 if config.cfg_scale > 0 else 1)
+        yield from run_batch(batch, self.manifest.model, utterances)
 
     def _audio(self, utterance: Utterance) -> Audio:
         if utterance.finish_reason is None:

@@ -4,13 +4,15 @@ The runtime reads nothing else to know names, shapes, rules and files. Reading i
 many or too few, a wrong type, a file outside the folder, or a newer format is an error.
 """
 
+import contextlib
 import dataclasses
 import json
+import reprlib
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, Literal
 
 from dia_ort.errors import ArtifactError, ArtifactNotFoundError, UnsupportedVersionError
@@ -153,7 +155,9 @@ def parse_manifest(text: str, where: str = MANIFEST_NAME) -> Manifest:
         raise ArtifactError(f'{where} is no dia-ort manifest: "format" is not "{FORMAT}".')
     version = raw.get("version")
     if not isinstance(version, int) or isinstance(version, bool) or version < 1:
-        raise ArtifactError(f'{where}: "version" must be a positive whole number, not {version!r}.')
+        raise ArtifactError(
+            f'{where}: "version" must be a positive whole number, not {reprlib.repr(version)}.'
+        )
     if version > VERSION:
         raise UnsupportedVersionError(
             f"{where} has format version {version}, and this dia-ort reads up to {VERSION}. "
@@ -166,72 +170,60 @@ def parse_manifest(text: str, where: str = MANIFEST_NAME) -> Manifest:
 
 def _check(manifest: Manifest, where: str) -> None:
     """What types alone do not say."""
-    if len(manifest.model.delay_pattern) != manifest.model.num_channels:
-        raise ArtifactError(f"{where}: model.delay_pattern must have model.num_channels entries.")
-    if min(manifest.model.delay_pattern) != 0 or manifest.model.delay_pattern[0] != 0:
-        raise ArtifactError(f"{where}: model.delay_pattern must begin with 0 and be 0 or more.")
-    if manifest.codec.num_codebooks != manifest.model.num_channels:
-        raise ArtifactError(f"{where}: codec.num_codebooks must equal model.num_channels.")
-    for section in (manifest.model, manifest.codec):
-        for field in dataclasses.fields(section):
-            value = getattr(section, field.name)
-            least = 0 if field.name.endswith("token_id") else 1
-            if isinstance(value, int) and value < least:
-                raise ArtifactError(f"{where}: {field.name} must be at least {least}, not {value}.")
-    tokens = (manifest.model.eos_token_id, manifest.model.pad_token_id, manifest.model.bos_token_id)
-    if max(tokens) >= manifest.model.vocab_size or min(tokens) < manifest.codec.codebook_size:
-        raise ArtifactError(f"{where}: special tokens must lie between the codes and vocab_size.")
-    named = {file for info in manifest.graphs for file in (info.file, info.data) if file}
-    for name in sorted(named | manifest.files.keys()):
-        if not _inside(name):
-            raise ArtifactError(f"{where}: the file name {name!r} points outside the folder.")
-    if named != manifest.files.keys():
-        wrong = ", ".join(sorted(named ^ manifest.files.keys()))
-        raise ArtifactError(f"{where}: graphs and files do not name the same files ({wrong}).")
+    problem = next(_problems(manifest), None)
+    if problem is not None:
+        raise ArtifactError(f"{where}: {problem}.")
+
+
+def _problems(manifest: Manifest) -> Iterator[str]:
+    """What is wrong; each check relies on those before it."""
+    yield from _size_problems(manifest.model)
+    yield from _size_problems(manifest.codec)
+    yield from _model_problems(manifest.model, manifest.codec)
+    yield from _file_problems(manifest)
     present = [(info.graph, info.compute) for info in manifest.graphs]
-    if len(set(present)) != len(present) or {g for g, _ in present} != set(GRAPH_NAMES):
-        raise ArtifactError(
-            f"{where}: graphs must hold each of {', '.join(GRAPH_NAMES)} once per compute dtype."
-        )
+    if len(set(present)) != len(present) or {graph for graph, _ in present} != set(GRAPH_NAMES):
+        yield f"graphs must hold each of {', '.join(GRAPH_NAMES)} once per compute dtype"
 
 
-def _inside(name: str) -> bool:
-    """Whether a file name is a plain one, in the folder itself."""
-    return (
-        PurePosixPath(name).name == name
-        and "\\" not in name
-        and ":" not in name
-        and "\0" not in name
-    )
+def _size_problems(section: ModelSpec | CodecSpec) -> Iterator[str]:
+    for field in dataclasses.fields(section):
+        value = getattr(section, field.name)
+        least = 0 if field.name.endswith("token_id") else 1
+        if isinstance(value, int) and value < least:
+            yield f"{field.name} must be at least {least}, not {value}"
+
+
+def _model_problems(model: ModelSpec, codec: CodecSpec) -> Iterator[str]:
+    if len(model.delay_pattern) != model.num_channels:
+        yield "model.delay_pattern must have model.num_channels entries"
+    if min(model.delay_pattern) != 0 or model.delay_pattern[0] != 0:
+        yield "model.delay_pattern must begin with 0 and be 0 or more"
+    if codec.num_codebooks != model.num_channels:
+        yield "codec.num_codebooks must equal model.num_channels"
+    tokens = (model.eos_token_id, model.pad_token_id, model.bos_token_id)
+    if max(tokens) >= model.vocab_size or min(tokens) < codec.codebook_size:
+        yield "special tokens must lie between the codes and vocab_size"
+
+
+def _file_problems(manifest: Manifest) -> Iterator[str]:
+    files = [file for info in manifest.graphs for file in (info.file, info.data)]
+    named = {file for file in files if file is not None}
+    listed = manifest.files.keys()
+    for name in sorted(named | listed):
+        if name in {"", ".", ".."} or any(character in name for character in "/\\:\0"):
+            yield f"the file name {name!r} points outside the folder"
+    if named != listed:
+        wrong = ", ".join(sorted(named ^ listed))
+        yield f"graphs and files do not name the same files ({wrong})"
 
 
 def _parse(kind: Any, value: Any, where: str, key: str) -> Any:
     """``value`` as ``kind``, a dataclass or annotation; errors name the dotted key."""
     if dataclasses.is_dataclass(kind):
         return _parse_object(kind, value, where, key)
-    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if origin is Literal:
-        if value in arguments and type(value) in {type(a) for a in arguments}:
-            return value
-        raise _wrong(where, key, " or ".join(map(repr, arguments)), value)
-    if origin in (typing.Union, types.UnionType):
-        inner = next(a for a in arguments if a is not type(None))
-        return None if value is None else _parse(inner, value, where, key)
-    if origin is tuple:
-        if not isinstance(value, list):
-            raise _wrong(where, key, "a list", value)
-        return tuple(_parse(arguments[0], v, where, f"{key}[{i}]") for i, v in enumerate(value))
-    if origin is dict:
-        if not isinstance(value, dict):
-            raise _wrong(where, key, "an object", value)
-        return {k: _parse(arguments[1], v, where, _join(key, k)) for k, v in value.items()}
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if type(value) is not kind:
-        raise _wrong(
-            where, key, {str: "text", int: "a whole number", float: "a number"}[kind], value
-        )
-    return value
+    parse = _PARSERS.get(typing.get_origin(kind), _parse_scalar)
+    return parse(kind, value, where, key)
 
 
 def _parse_object(kind: Any, value: Any, where: str, key: str) -> Any:
@@ -249,9 +241,57 @@ def _parse_object(kind: Any, value: Any, where: str, key: str) -> Any:
     )
 
 
+def _parse_literal(kind: Any, value: Any, where: str, key: str) -> Any:
+    choices = typing.get_args(kind)
+    if value not in choices:
+        raise _wrong(where, key, " or ".join(map(repr, choices)), value)
+    return value
+
+
+def _parse_optional(kind: Any, value: Any, where: str, key: str) -> Any:
+    inner = next(a for a in typing.get_args(kind) if a is not types.NoneType)
+    return None if value is None else _parse(inner, value, where, key)
+
+
+def _parse_list(kind: Any, value: Any, where: str, key: str) -> Any:
+    if not isinstance(value, list):
+        raise _wrong(where, key, "a list", value)
+    item = typing.get_args(kind)[0]
+    return tuple(_parse(item, v, where, f"{key}[{i}]") for i, v in enumerate(value))
+
+
+def _parse_mapping(kind: Any, value: Any, where: str, key: str) -> Any:
+    if not isinstance(value, dict):
+        raise _wrong(where, key, "an object", value)
+    item = typing.get_args(kind)[1]
+    return {name: _parse(item, v, where, _join(key, name)) for name, v in value.items()}
+
+
+def _parse_scalar(kind: Any, value: Any, where: str, key: str) -> Any:
+    if kind is float and type(value) is int:
+        with contextlib.suppress(OverflowError):  # then it is refused as the int that it is
+            value = float(value)
+    if type(value) is not kind:  # bool is an int to isinstance
+        raise _wrong(where, key, _SCALARS[kind], value)
+    return value
+
+
+_SCALARS = {str: "text", int: "a whole number", float: "a number"}
+
+_PARSERS: dict[Any, Callable[[Any, Any, str, str], Any]] = {
+    Literal: _parse_literal,
+    typing.Union: _parse_optional,
+    types.UnionType: _parse_optional,
+    tuple: _parse_list,
+    dict: _parse_mapping,
+}
+
+
 def _join(key: str, name: str) -> str:
     return f"{key}.{name}" if key else str(name)
 
 
 def _wrong(where: str, key: str, wanted: str, value: object) -> ArtifactError:
-    return ArtifactError(f"{where}: {key or 'the whole'} must be {wanted}, not {value!r:.80}.")
+    return ArtifactError(
+        f"{where}: {key or 'the whole'} must be {wanted}, not {reprlib.repr(value)}."
+    )

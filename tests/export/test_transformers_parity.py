@@ -1,0 +1,97 @@
+"""Token for token what transformers generates, from an exported graph without torch."""
+
+import numpy as np
+import pytest
+import torch
+from dia_export import export
+from dia_ort import Dia, GenerationConfig, Voice
+from support.transformers_dia import generate_codes, tiny_model
+
+TEXTS = {
+    "short": "[S1] Hi.",
+    "dialogue": "[S1] Hello, how are you? [S2] Quite well, thank you (laughs). [S1] Good.",
+    "not ascii": "[S2] Grüße aus Zürich, 你好.",
+}
+PROMPT = np.random.default_rng(5).integers(0, 1024, (25, 9))
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory):
+    """transformers' model, and the same exported."""
+    folder = tmp_path_factory.mktemp("parity")
+    model = tiny_model(seed=3, eos_gain=0)
+    model.save_pretrained(folder / "checkpoint")
+    result = export(
+        folder / "checkpoint", "tiny-random", dtype="fp32", output=folder / "model", verify=False
+    )
+    return model, Dia.load(result.folder, provider="cpu", threads=1)
+
+
+def greedy(cfg_scale, max_tokens):
+    return GenerationConfig(temperature=0, cfg_scale=cfg_scale, max_tokens=max_tokens)
+
+
+@pytest.mark.parametrize("cfg_scale", [3.0, 0.0])
+@pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)
+def test_greedy_codes(pair, text, cfg_scale):
+    model, dia = pair
+    (want,) = generate_codes(model, [text], cfg_scale=cfg_scale, max_tokens=330)
+    got = dia.generate_codes(text, greedy(cfg_scale, 330))
+    assert len(want) >= 300
+    assert len(np.unique(want)) > 100  # lively, not one code for ever
+    np.testing.assert_array_equal(got, want)
+
+
+@pytest.mark.parametrize("cfg_scale", [3.0, 0.0])
+def test_greedy_codes_after_an_audio_prompt(pair, cfg_scale):
+    model, dia = pair
+    text = TEXTS["dialogue"]
+    (want,) = generate_codes(model, [text], cfg_scale=cfg_scale, max_tokens=350, prompt=PROMPT)
+    got = dia.generate_codes(text, greedy(cfg_scale, 350), Voice(codes=PROMPT))
+    assert len(want) >= 300
+    np.testing.assert_array_equal(got, want)
+
+
+def test_greedy_codes_of_a_batch(pair):
+    model, dia = pair
+    wanted = generate_codes(model, list(TEXTS.values()), cfg_scale=3.0, max_tokens=330)
+    for audio, want in zip(
+        dia.generate_batch(list(TEXTS.values()), greedy(3.0, 330)), wanted, strict=True
+    ):
+        assert audio.finish_reason == "length"
+        np.testing.assert_array_equal(audio.codes, want)
+
+
+def test_end_of_speech(tmp_path):
+    model = tiny_model(seed=3, eos_gain=2)
+    model.save_pretrained(tmp_path / "checkpoint")
+    result = export(
+        tmp_path / "checkpoint", "tiny-random", dtype="fp32", output=tmp_path / "m", verify=False
+    )
+    dia = Dia.load(result.folder, provider="cpu", threads=1)
+    ends = []
+    for text in TEXTS.values():
+        (want,) = generate_codes(model, [text], cfg_scale=3.0, max_tokens=330)
+        audio = dia.generate(text, greedy(3.0, 330))
+        np.testing.assert_array_equal(audio.codes, want)
+        ends.append(audio.finish_reason)
+    assert "eos" in ends
+
+
+def test_logits(pair):
+    """Within 1e-4, at every step of a cache of 200, conditional and unconditional."""
+    model, dia = pair
+    grid = torch.from_numpy(np.random.default_rng(1).integers(0, 1024, (1, 200, 9))).repeat(2, 1, 1)
+    text = np.frombuffer(b"\x01 Some words.", np.uint8).astype(np.int64)
+    tokens = torch.tensor(np.stack([text, np.zeros_like(text)]))
+    with torch.no_grad():
+        want = model(
+            input_ids=tokens,
+            attention_mask=torch.ones_like(tokens),
+            decoder_input_ids=grid,
+        ).logits.reshape(2, 9, 200, 1028)
+    batch = dia.open_batch([text], rows_per_slot=2)
+    batch.prefill(0, grid[0, :150].numpy())
+    for step in range(150, 200):
+        logits = batch.step(grid[:1, step].numpy(), np.array([step]))
+        np.testing.assert_allclose(logits[0], want[:, :, step].numpy(), atol=1e-4)

@@ -1,0 +1,237 @@
+"""``dia-ort`` as a process of its own: Ctrl-C, pipes, terminals, and what it loads."""
+
+import io
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import soundfile
+
+FULL = Path("/dev/full")
+
+MAIN = "from dia_ort.cli import main; main()"
+
+# Slow speech without end: a line on stderr for each step.
+ENDLESS = f"""
+import sys, time
+import dia_ort.generation as generation
+
+sample = generation.sample
+
+def sample_slowly(*arguments, **named):
+    time.sleep(0.005)
+    print("step", file=sys.stderr, flush=True)
+    return sample(*arguments, **named) % 1024
+
+generation.sample = sample_slowly
+{MAIN}
+"""
+
+# As above, and decoding takes for ever.
+STUCK = f"""
+import sys, time
+from dia_ort.dia import Dia
+
+def decode_codes(*_):
+    print("decoding", file=sys.stderr, flush=True)
+    time.sleep(60)
+
+Dia.decode_codes = decode_codes
+{ENDLESS}
+"""
+
+LOADING = f"""
+import sys, time
+from dia_ort.dia import Dia
+
+def load(*_, **__):
+    print("loading", file=sys.stderr, flush=True)
+    time.sleep(60)
+
+Dia.load = load
+{MAIN}
+"""
+
+LIST_HEAVY = f"""
+import atexit, sys
+
+HEAVY = {{"huggingface_hub", "onnx", "onnxruntime", "soundfile", "soxr", "torch", "transformers"}}
+atexit.register(lambda: print("loaded:", sorted(HEAVY & sys.modules.keys())))
+{MAIN}
+"""
+
+SPEAK = ("speak", "[S1] hello world.", "--model", "demo", "--seed", "7")
+
+posix = pytest.mark.skipif(os.name != "posix", reason="signals and terminals of POSIX")
+
+
+@pytest.fixture
+def start(tmp_path):
+    """Starts ``dia-ort`` (or other code) in an empty folder; ends it with the test."""
+    processes = []
+
+    def start_process(*arguments, code=MAIN, **options):
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
+        process = subprocess.Popen([sys.executable, "-c", code, *arguments], cwd=tmp_path, **pipes)
+        processes.append(process)
+        return process
+
+    yield start_process
+    for process in processes:
+        process.kill()
+        process.communicate()
+
+
+def wait_for(process, word, times=1):
+    """Read stderr up to the lines of a word."""
+    for line in process.stderr:
+        times -= line.strip() == word
+        if not times:
+            return
+    pytest.fail(f"it ended without saying {word!r}")
+
+
+@posix
+def test_ctrl_c_keeps_what_is_done(start, tmp_path):
+    process = start(*SPEAK, "-o", "hello.wav", code=ENDLESS)
+    wait_for(process, b"step", 60)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert b"stopping: what is spoken so far is kept" in err
+    assert b"stopped by Ctrl-C" in err
+    assert b"Traceback" not in err
+    assert 0.4 < soundfile.info(tmp_path / "hello.wav").duration < 10
+
+
+@posix
+def test_ctrl_c_keeps_what_is_done_on_stdout_too(start):
+    process = start(*SPEAK, "-o", "-", code=ENDLESS)
+    wait_for(process, b"step", 60)
+    process.send_signal(signal.SIGINT)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert soundfile.info(io.BytesIO(out)).duration > 0.4
+
+
+@posix
+def test_a_second_ctrl_c_drops_it(start, tmp_path):
+    process = start(*SPEAK, code=STUCK)
+    wait_for(process, b"step", 60)
+    process.send_signal(signal.SIGINT)
+    wait_for(process, b"decoding")
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert b"stopped: nothing was saved" in err
+    assert b"Traceback" not in err
+    assert list(tmp_path.iterdir()) == []
+
+
+@posix
+def test_ctrl_c_before_anything_is_done(start, tmp_path):
+    process = start(*SPEAK, code=LOADING)
+    wait_for(process, b"loading")
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert b"Traceback" not in err
+    assert list(tmp_path.iterdir()) == []
+
+
+@posix
+def test_ctrl_c_is_not_for_what_runs_in_the_background(start):
+    shell = f"import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)\n{ENDLESS}"
+    process = start(*SPEAK, "--max-tokens", "100", code=shell)
+    wait_for(process, b"step", 30)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert b"cut off at the limit" in err
+
+
+@posix
+@pytest.mark.parametrize(
+    "arguments",
+    [(*SPEAK, "--max-tokens", "30", "-o", "-"), ("models",), ("info",), ("--help",)],
+    ids=lambda arguments: arguments[0],
+)
+def test_a_broken_pipe_is_no_error(start, arguments):
+    process = start(*arguments)
+    process.stdout.close()
+    process.stdout = None
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 141
+    assert b"rror" not in err
+    assert b"Traceback" not in err
+
+
+@pytest.fixture
+def full_disk():
+    if not FULL.exists():
+        pytest.skip("no /dev/full")
+    with FULL.open("wb", buffering=0) as disk:
+        yield disk
+
+
+@pytest.mark.parametrize("output", ["-", str(FULL)])
+def test_speech_survives_a_full_disk(start, tmp_path, full_disk, output):
+    process = start(
+        *(*SPEAK, "--max-tokens", "30", "-o", output, "--format", "wav"),
+        stdout=full_disk,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+    )
+    _, err = process.communicate(timeout=60)
+    [kept] = tmp_path.glob("*.wav")
+    assert process.returncode == 1
+    assert b"error: cannot write " in err
+    assert str(kept).encode() in err
+    assert soundfile.info(kept).duration > 0
+
+
+def test_a_table_on_a_full_disk(start, full_disk):
+    process = start("models", stdout=full_disk)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert err == b"error: [Errno 28] No space left on device\n"
+
+
+@posix
+def test_arguments_that_are_not_utf8(start):
+    process = start("speak", b"[S1] caf\xe9")
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert b"error: TEXT is not UTF-8 at byte 8" in err
+
+
+@posix
+def test_a_terminal_gets_a_progress_bar(start, tmp_path):
+    ours, theirs = os.openpty()
+    process = start(
+        *SPEAK,
+        *("-o", "hello.wav"),
+        stderr=theirs,
+        env={**os.environ, "TERM": "xterm", "COLUMNS": "80"},
+    )
+    os.close(theirs)
+    seen = b""
+    while b"seed 7" not in seen:
+        seen += os.read(ours, 65536)
+    process.communicate(timeout=60)
+    os.close(ours)
+    assert process.returncode == 0
+    for words in (b"loading", b"speaking", b"x real time", b"decoding", b"hello.wav: "):
+        assert words in seen
+
+
+@pytest.mark.parametrize(
+    "arguments", [("--help",), ("--version",), ("speak", "--help"), ("models",), ("info",)]
+)
+def test_only_speaking_loads_what_is_heavy(start, arguments):
+    process = start(*arguments, code=LIST_HEAVY)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert out.endswith(b"loaded: []\n")
