@@ -46,6 +46,7 @@ Dia.generate_batch(texts, config=None, voice=None, *, max_batch=8)
 Dia.generate_codes(text, config=None, voice=None)
 Dia.load(model=None, *, provider='auto', threads=None, revision=None)
 Dia.manifest
+Dia.open_batch(scripts, *, rows_per_slot)
 Dia.sample_rate
 Dia.start(text, config=None, voice=None)
 DiaError

@@ -31,11 +31,12 @@ from dia_models.random_weights import (
 )
 from dia_ort import __version__
 from dia_ort.artifacts import hash_file, models_folder
-from dia_ort.graphs import DAC_DECODER, DAC_ENCODER, DECODER, ENCODER, graph_spec
+from dia_ort.graphs import DAC_DECODER, DAC_ENCODER, DECODER, ENCODER, GraphName, graph_spec
 from dia_ort.manifest import (
     FORMAT,
     MANIFEST_NAME,
     VERSION,
+    Compute,
     FileInfo,
     GraphInfo,
     Manifest,
@@ -134,7 +135,7 @@ def open_sources(
     if text in RANDOM_MODELS:
         dia = random_dia(RANDOM_MODELS[text][0], seed)
     else:
-        dia = open_dia(model, revision)
+        dia = open_dia(text, revision)
     chosen = (
         os.fspath(codec) if codec is not None else text if text in RANDOM_MODELS else DEFAULT_CODEC
     )
@@ -146,7 +147,7 @@ def open_sources(
 
 def _refuse_taken(target: Path, *, force: bool) -> None:
     try:
-        taken = target.exists() and not (target.is_dir() and not any(target.iterdir()))
+        taken = target.exists() and (not target.is_dir() or any(target.iterdir()))
     except OSError as error:
         raise ExportError(f"{target} cannot be read: {error}. Choose another --output.") from error
     if taken and not force:
@@ -224,10 +225,10 @@ class _Exporter:
         self._write_manifest()
         return self._reports
 
-    def _export_graph(self, graph: str, reference: Reference | None) -> None:
+    def _export_graph(self, graph: GraphName, reference: Reference | None) -> None:
         """Write a graph for every compute dtype, over one weight file, and verify each."""
         is_codec = graph in (DAC_DECODER, DAC_ENCODER)
-        computes = ("float32",) if is_codec else self._recipe.compute
+        computes: tuple[Compute, ...] = ("float32",) if is_codec else self._recipe.compute
         started = time.monotonic()
         infos, shared = [], None
         for compute in computes:
@@ -260,7 +261,7 @@ class _Exporter:
             )
 
     def _write_graph(
-        self, graph: str, compute: str, shared: ir.Model | None
+        self, graph: GraphName, compute: Compute, shared: ir.Model | None
     ) -> tuple[GraphInfo, ir.Model]:
         stem = (
             graph if compute == self._recipe.compute[0] or shared is None else f"{graph}.{compute}"

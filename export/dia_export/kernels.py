@@ -5,6 +5,8 @@ the semantics. The fused operators are onnxruntime's (domain com.microsoft): Gro
 writes the cache in place when past and present share memory, and gives each row its own position.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.onnx.ops import symbolic, symbolic_multi_out
@@ -63,7 +65,11 @@ class OnnxKernels(Kernels):
         """GroupQueryAttention; it rotates by itself only where it would do so in float32."""
         rows, steps, head_dim = qkv.shape[0], qkv.shape[1], past_key.shape[-1]
         width, kv_width = num_heads * head_dim, num_kv_heads * head_dim
-        attributes = {"num_heads": num_heads, "kv_num_heads": num_kv_heads, "scale": 1.0}
+        attributes: dict[str, Any] = {
+            "num_heads": num_heads,
+            "kv_num_heads": num_kv_heads,
+            "scale": 1.0,
+        }
         if qkv.dtype == torch.float32:
             heads: tuple[Tensor | None, ...] = (qkv, None, None)
             tables: tuple[Tensor, ...] = step.rope

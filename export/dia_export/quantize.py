@@ -47,5 +47,5 @@ def dequantize_blockwise(packed: Tensor, scales: Tensor, bits: int, inputs: int)
     levels = packed
     if bits == 4:
         levels = torch.stack([packed & 15, packed >> 4], dim=-1).flatten(-2)
-    blocks = (levels.float() - 2 ** (bits - 1)) * scales.unsqueeze(-1)
+    blocks: Tensor = (levels.float() - 2 ** (bits - 1)) * scales.unsqueeze(-1)
     return blocks.flatten(1)[:, :inputs].T.contiguous()

@@ -7,7 +7,7 @@ the checkpoint has them, because rounding them changes the codes of a voice.
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
-from dia_ort.manifest import Blocks
+from dia_ort.manifest import Blocks, Compute
 
 Dtype = Literal["fp32", "fp16", "bf16", "int8", "int4"]
 DTYPES: tuple[Dtype, ...] = get_args(Dtype)
@@ -31,7 +31,7 @@ class Recipe:
 
     dtype: Dtype
     storage: str
-    compute: tuple[str, ...]
+    compute: tuple[Compute, ...]
     quantization: dict[str, Blocks] = field(default_factory=dict)
 
 

@@ -9,12 +9,14 @@ import contextlib
 import io
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, cast
 
 import onnx_ir as ir
 import torch
 from onnxscript import optimizer
 from torch import Tensor, nn
+from torch.onnx import ONNXProgram
 
 from dia_export.kernels import OnnxKernels
 from dia_models.config import DacConfig, DiaConfig
@@ -75,15 +77,16 @@ def build_module(name: str, model: DiaConfig, codec: DacConfig) -> nn.Module:
 
     ``torch.empty`` reserves address space but touches no page of it, so this costs no memory.
     """
-    return {
+    modules: dict[str, Callable[[], nn.Module]] = {
         ENCODER: lambda: TextEncoder(model, OnnxKernels()),
         DECODER: lambda: Decoder(model, OnnxKernels()),
         DAC_DECODER: lambda: DacDecoder(codec),
         DAC_ENCODER: lambda: DacEncoder(codec),
-    }[name]().eval()
+    }
+    return modules[name]().eval()
 
 
-def pack_arguments(spec: GraphSpec, tensors: list[Tensor]) -> tuple[object, ...]:
+def pack_arguments(spec: GraphSpec, tensors: Sequence[Any]) -> tuple[Any, ...]:
     """A flat list of a graph's inputs as its module's ``forward`` takes them."""
     if spec.name != DECODER:
         return tuple(tensors)
@@ -128,7 +131,7 @@ def trace(spec: GraphSpec, module: nn.Module, *, hop_length: int) -> ir.Model:
             opset_version=OPSET,
             dynamic_shapes=pack_arguments(spec, [axes(t) for t in spec.inputs]),
         )
-        model: ir.Model = program.model
+        model = cast("ONNXProgram", program).model
         for name, _ in module.named_parameters():
             if name in model.graph.initializers:
                 model.graph.initializers[name].const_value = None  # unfilled: must not be folded

@@ -10,6 +10,7 @@ import gc
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
@@ -74,13 +75,13 @@ class Case:
         prefill: Decoder only: how many steps to run in the first call.
     """
 
-    inputs: dict[str, NDArray[np.generic]]
-    outputs: dict[str, NDArray[np.generic]]
+    inputs: dict[str, NDArray[Any]]
+    outputs: dict[str, NDArray[Any]]
     prefill: int = 0
 
 
 Figures = dict[str, float]
-Values = NDArray[np.float64]
+Values = NDArray[np.floating[Any]]
 
 
 def check_interface(path: Path, spec: GraphSpec, session: ort.InferenceSession) -> None:
@@ -123,7 +124,7 @@ class Reference:
         self._model, self._codec = dia.config, dac.config
         self._dia, self._dac = dia.weights, dac.weights
         self._random = np.random.default_rng(seed)
-        self._cross: list[tuple[NDArray[np.int32], list[NDArray[np.float32]]]] = []
+        self._cross: list[tuple[NDArray[np.int32], list[Values]]] = []
 
     def cases(self, graph: str) -> list[Case]:
         """The cases of one graph. The text encoder's must be made before the decoder's."""
@@ -176,7 +177,7 @@ class Reference:
                 tokens[:, : delay + 1, channel] = self._model.bos_token_id
             tokens[1::2] = tokens[0 : rows - rows % 2 : 2]  # the rows of a pair share their tokens
             cache = np.zeros((rows, decoder.num_kv_heads, steps + 3, decoder.head_dim), np.float32)
-            inputs: dict[str, NDArray[np.generic]] = {
+            inputs: dict[str, NDArray[Any]] = {
                 "tokens": tokens,
                 "seqlens_k": np.full(rows, steps - 1, np.int32),
                 "total_sequence_length": np.array([steps], np.int32),
@@ -244,7 +245,7 @@ def check_graph(path: Path, spec: GraphSpec, cases: Sequence[Case], dtype: str) 
     return figures
 
 
-Outputs = dict[str, NDArray[np.generic]]
+Outputs = dict[str, NDArray[Any]]
 
 
 @contextlib.contextmanager
@@ -288,7 +289,7 @@ def _check_values(
     worst = 0.0
     for got, case in zip(outputs, cases, strict=True):
         for name, want in case.outputs.items():
-            have = np.asarray(got[name], np.float64)
+            have: Values = np.asarray(got[name], np.float64)
             if have.shape != want.shape:
                 raise ShapeMismatchError(
                     f"{path.name}: output {name} has the shape {have.shape}, not {want.shape}."
@@ -369,10 +370,11 @@ def _overlap(want: Tensor, have: Tensor) -> Tensor:
     return chosen.gather(-1, have.topk(TOP_K).indices).float().mean(-1)
 
 
-def _masked(values: NDArray[np.generic], lengths: NDArray[np.generic]) -> NDArray[np.generic]:
+def _masked(values: Values, lengths: NDArray[np.int32]) -> Values:
     """(rows, heads, text, dim) with padded positions, whose values mean nothing, at zero."""
     real = np.arange(values.shape[2]) < lengths[:, None]
-    return values * real[:, None, :, None]
+    masked: Values = values * real[:, None, :, None]
+    return masked
 
 
 def _filled(module: nn.Module, weights: Mapping[str, Weight], prefix: str = "") -> nn.Module:

@@ -92,7 +92,7 @@ def _quantize(graph: ir.Graph, value: ir.Value, weight: Weight, blocks: Blocks) 
     # A table's rows are its vectors; a matrix is input-first, and its outputs have the scales.
     inputs, outputs = (columns, rows) if is_table else (rows, columns)
     count = -(-inputs // blocks.block_size)
-    shape = (outputs, count, blocks.block_size * blocks.bits // 8)
+    shape: tuple[int, ...] = (outputs, count, blocks.block_size * blocks.bits // 8)
     if is_table:
         shape = (outputs, inputs * blocks.bits // 8)
     scales: list[Tensor] = []
@@ -135,8 +135,8 @@ def _cast(graph: ir.Graph, value: ir.Value, compute: str) -> None:
     for node in lookups:
         found = node.outputs[0]
         cast = _cast_node(found, compute)
-        cast.outputs[0].shape, cast.outputs[0].dtype = found.shape, found.dtype
-        found.dtype = value.dtype
+        cast.outputs[0].shape, cast.outputs[0].type = found.shape, found.type
+        found.type = value.type
         _redirect(found, cast)
         graph.insert_after(node, cast)
     if others := [use.node for use in value.uses() if use.node not in lookups]:

@@ -294,8 +294,8 @@ class Dia:
 def _slow_on_cpu(manifest: Manifest) -> str:
     size = sum(file.size for file in manifest.files.values()) / 1e9
     return (
-        f"this {manifest.dtype} model ({size:.1f} GB) is made for GPUs: the CPU provider widens its "
-        "weights to float32, which is slow and takes twice the memory. Take int8 or int4 here "
+        f"this {manifest.dtype} model ({size:.1f} GB) is made for GPUs: the CPU provider widens "
+        "its weights to float32, which is slow and takes twice the memory. Take int8 or int4 here "
         "(dia-export --dtype int4)."
     )
 

@@ -40,7 +40,7 @@ class Utterance:
     def __init__(
         self, model: ModelSpec, config: GenerationConfig, prompt: NDArray[np.int64]
     ) -> None:
-        frames, delay = len(prompt), model.max_delay
+        frames = len(prompt)
         self.config = config
         self.seed = secrets.randbits(63) if config.seed is None else config.seed
         self.position = frames
@@ -139,13 +139,14 @@ class Decoder(Protocol):
 
     rows_per_slot: int
 
-    def prefill(self, slot: int, tokens: NDArray[np.int64]) -> None: ...
+    def prefill(self, slot: int, tokens: NDArray[np.int64]) -> None:
+        """Fill a slot's cache with known steps, (steps, channels)."""
 
-    def step(
-        self, tokens: NDArray[np.int64], positions: NDArray[np.int64]
-    ) -> NDArray[np.float32]: ...
+    def step(self, tokens: NDArray[np.int64], positions: NDArray[np.int64]) -> NDArray[np.float32]:
+        """One step of the first slots: logits (slots, rows_per_slot, channels, vocabulary)."""
 
-    def move(self, source: int, target: int) -> None: ...
+    def move(self, source: int, target: int) -> None:
+        """Put the utterance of one slot into another."""
 
 
 def run_batch(decoder: Decoder, model: ModelSpec, utterances: Sequence[Utterance]) -> Iterator[int]:

@@ -5,15 +5,16 @@ binds by it. An axis is either a fixed size or the name of a size that may chang
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 Release = Literal["first", "0626"]
+GraphName = Literal["encoder", "decoder", "dac_decoder", "dac_encoder"]
 
-ENCODER = "encoder"
-DECODER = "decoder"
-DAC_DECODER = "dac_decoder"
-DAC_ENCODER = "dac_encoder"
-GRAPH_NAMES = (ENCODER, DECODER, DAC_DECODER, DAC_ENCODER)
+ENCODER: Final = "encoder"
+DECODER: Final = "decoder"
+DAC_DECODER: Final = "dac_decoder"
+DAC_ENCODER: Final = "dac_encoder"
+GRAPH_NAMES: tuple[GraphName, ...] = (ENCODER, DECODER, DAC_DECODER, DAC_ENCODER)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

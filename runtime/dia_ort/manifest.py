@@ -13,13 +13,13 @@ import typing
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from dia_ort.errors import ArtifactError, ArtifactNotFoundError, UnsupportedVersionError
-from dia_ort.graphs import GRAPH_NAMES, CodecSpec, GraphSpec, ModelSpec, graph_spec
+from dia_ort.graphs import GRAPH_NAMES, CodecSpec, GraphName, GraphSpec, ModelSpec, graph_spec
 
 MANIFEST_NAME = "manifest.json"
-FORMAT = "dia-ort"
+FORMAT: Final = "dia-ort"
 VERSION = 1
 
 Compute = Literal["float32", "float16", "bfloat16"]
@@ -46,7 +46,7 @@ class GraphInfo:
         nodes: How many nodes it has.
     """
 
-    graph: Literal["encoder", "decoder", "dac_decoder", "dac_encoder"]
+    graph: GraphName
     file: str
     data: str | None
     compute: Compute

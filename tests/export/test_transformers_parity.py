@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+
 from dia_export import export
 from dia_ort import Dia, GenerationConfig, Voice
 from support.transformers_dia import generate_codes, tiny_model
