@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from dia_models.checkpoint import Weight
 from dia_models.config import DecoderConfig, DiaConfig, EncoderConfig
-from dia_models.kernels import Kernels, Step, rope_tables, split_heads
+from dia_models.kernels import Kernels, Step, causal_mask, rope_tables, split_heads
 
 
 class Linear(nn.Module):
@@ -300,7 +300,7 @@ class Decoder(nn.Module):
         Returns:
             Logits, float32, (rows, steps, channels, vocab); then the caches with the new steps.
         """
-        steps = tokens.shape[1]
+        steps, groups = tokens.shape[1], self.config.num_heads // self.config.num_kv_heads
         positions = (seqlens_k.long() - (steps - 1))[:, None] + torch.arange(
             steps, device=tokens.device
         )
@@ -309,6 +309,7 @@ class Decoder(nn.Module):
             total_sequence_length,
             text_lengths,
             positions,
+            causal_mask(positions, past[0].shape[2], groups),
             (self.rope_cos, self.rope_sin),
             (self.cross_rope_cos, self.cross_rope_sin) if self.cross_rope else None,
         )

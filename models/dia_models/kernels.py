@@ -23,6 +23,8 @@ class Step:
         total_sequence_length: int32, (1,): the largest of ``seqlens_k`` plus one.
         text_lengths: int32, (rows,): real text positions of each row.
         positions: int64, (rows, steps): the same positions as ``seqlens_k``, of every step.
+        mask: float32, (rows, 1, steps * groups, cache): 0 where a query may look, -inf where the
+            cache holds its future; ``groups`` query heads share a key head, and follow each step.
         rope: Cosines and sines for the self-attention.
         cross_rope: The same for the cross-attention's queries; None where it has no RoPE.
     """
@@ -31,6 +33,7 @@ class Step:
     total_sequence_length: Tensor
     text_lengths: Tensor
     positions: Tensor
+    mask: Tensor
     rope: tuple[Tensor, Tensor]
     cross_rope: tuple[Tensor, Tensor] | None
 
@@ -44,6 +47,14 @@ def rope_tables(head_dim: int, positions: int, theta: float) -> tuple[Tensor, Te
     exponents = torch.arange(0, head_dim, 2, dtype=torch.float32) / head_dim
     angles = torch.arange(positions, dtype=torch.float32)[:, None] / theta**exponents
     return angles.cos(), angles.sin()
+
+
+def causal_mask(positions: Tensor, cache: int, groups: int) -> Tensor:
+    """The mask of :class:`Step` for queries at ``positions``, (rows, steps), in a cache."""
+    future = torch.arange(cache, device=positions.device) > positions.unsqueeze(-1)
+    mask = torch.zeros_like(future, dtype=torch.float32).masked_fill(future, float("-inf"))
+    rows, steps = positions.shape
+    return mask.unsqueeze(2).expand(-1, -1, groups, -1).reshape(rows, 1, steps * groups, cache)
 
 
 def split_heads(x: Tensor, num_heads: int) -> Tensor:
@@ -116,7 +127,8 @@ class Kernels:
         Returns:
             The output (rows, steps, heads * head_dim), and the cache with the new steps in it.
         """
-        head_dim = past_key.shape[-1]
+        rows, steps, head_dim = qkv.shape[0], qkv.shape[1], past_key.shape[-1]
+        groups = num_heads // num_kv_heads
         widths = [num_heads * head_dim, num_kv_heads * head_dim, num_kv_heads * head_dim]
         query, key, value = qkv.split(widths, dim=-1)
         query = self.rotate(query, step.positions, *step.rope, num_heads)
@@ -124,15 +136,13 @@ class Kernels:
         index = step.positions[:, None, :, None].expand(-1, num_kv_heads, -1, head_dim)
         keys = past_key.scatter(2, index, split_heads(key, num_kv_heads).to(past_key.dtype))
         values = past_value.scatter(2, index, split_heads(value, num_kv_heads).to(past_value.dtype))
-
-        groups = num_heads // num_kv_heads
-        all_keys = keys.repeat_interleave(groups, dim=1)
-        all_values = values.repeat_interleave(groups, dim=1)
-        scores = (split_heads(query, num_heads) @ all_keys.transpose(-1, -2)).float()
-        slots = torch.arange(keys.shape[2], device=qkv.device)
-        future = slots > step.positions[:, None, :, None]
-        weights = scores.masked_fill(future, float("-inf")).softmax(-1).to(qkv.dtype)
-        return (weights @ all_values).transpose(1, 2).flatten(-2), keys, values
+        # The heads that share keys go through one product, so that each key is read once.
+        query = query.view(rows, steps, num_kv_heads, groups, head_dim).transpose(1, 2)
+        query = query.reshape(rows, num_kv_heads, steps * groups, head_dim)
+        scores = (query @ keys.transpose(-1, -2)).float() + step.mask
+        mixed = scores.softmax(-1).to(values.dtype) @ values
+        mixed = mixed.view(rows, num_kv_heads, steps, groups * head_dim).transpose(1, 2)
+        return mixed.reshape(rows, steps, num_heads * head_dim), keys, values
 
     def gated_silu(self, gate_up: Tensor) -> Tensor:
         """silu(gate) * up of (..., 2 * width), gate first: (..., width)."""

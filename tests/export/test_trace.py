@@ -1,0 +1,138 @@
+"""The exported graphs: their interface, what is in them, and what is not."""
+
+import collections
+import dataclasses
+
+import onnx
+import pytest
+from onnx import TensorProto
+
+from dia_export.trace import build_module, codec_spec, model_spec, trace
+from dia_models.random_weights import TINY_DAC, TINY_DIA
+from dia_ort.graphs import DECODER, ENCODER, GRAPH_NAMES, graph_spec
+from dia_ort.manifest import read_manifest
+
+LAYERS = TINY_DIA.decoder.num_layers
+_NAMES = {
+    TensorProto.FLOAT: "float32",
+    TensorProto.FLOAT16: "float16",
+    TensorProto.BFLOAT16: "bfloat16",
+    TensorProto.INT64: "int64",
+    TensorProto.INT32: "int32",
+}
+DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16", "int8": "float32"}
+
+
+def load(folder, name):
+    return onnx.load(folder / name, load_external_data=False)
+
+
+def tensors(values):
+    """(name, dtype, axes) as a declaration has them."""
+    types = [value.type.tensor_type for value in values]
+    return [
+        (
+            value.name,
+            _NAMES[kind.elem_type],
+            tuple(axis.dim_param or axis.dim_value for axis in kind.shape.dim),
+        )
+        for value, kind in zip(values, types, strict=True)
+    ]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_names_dtypes_and_axes_are_the_declared_ones(exported, dtype):
+    folder = exported(dtype).folder
+    manifest = read_manifest(folder)
+    assert {info.graph for info in manifest.graphs} == set(GRAPH_NAMES)
+    for info in manifest.graphs:
+        graph, spec = load(folder, info.file).graph, manifest.spec(info)
+        assert graph.name == info.graph
+        assert tensors(graph.input) == [dataclasses.astuple(t) for t in spec.inputs]
+        assert tensors(graph.output) == [dataclasses.astuple(t) for t in spec.outputs]
+
+
+def test_half_precision_graphs_have_half_precision_caches(exported):
+    for dtype in ("fp16", "bf16"):
+        graph = load(exported(dtype).folder, "decoder.onnx").graph
+        kinds = {name.partition(".")[0]: kind for name, kind, _ in tensors(graph.input)}
+        assert kinds["past_key"] == kinds["cross_value"] == DTYPES[dtype]
+        assert tensors(graph.output)[0][1] == "float32"  # the logits
+
+
+@pytest.mark.parametrize("name", GRAPH_NAMES)
+def test_nothing_of_the_tracing_stays(exported, name):
+    """Stack traces would be larger than the graph, and tell where it was made."""
+    folder = exported("fp32").folder
+    for node in load(folder, f"{name}.onnx").graph.node:
+        assert not node.metadata_props
+        assert not node.doc_string
+    content = (folder / f"{name}.onnx").read_bytes()
+    for trace_of in (b"stack_trace", b"site-packages", b'File "', b".py", b"/dia_models"):
+        assert trace_of not in content
+
+
+def test_opsets_that_onnxruntime_knows(exported):
+    for name in GRAPH_NAMES:
+        model = load(exported("fp32").folder, f"{name}.onnx")
+        opsets = {opset.domain: opset.version for opset in model.opset_import}
+        assert opsets.pop("com.microsoft", 1) == 1
+        assert opsets == {"": 23}
+        assert not model.functions
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_cache_goes_through_one_attention_each_and_nothing_else(exported, dtype):
+    """So that onnxruntime writes it in place: past and present may be the same memory."""
+    graph = load(exported(dtype).folder, "decoder.onnx").graph
+    users, makers = collections.defaultdict(list), {}
+    for node in graph.node:
+        for name in node.input:
+            users[name].append(node.op_type)
+        makers |= dict.fromkeys(node.output, node)
+    counts = collections.Counter(node.op_type for node in graph.node)
+    assert counts["GroupQueryAttention"] == counts["MultiHeadAttention"] == LAYERS
+    assert counts["Attention"] == counts["Softmax"] == counts["ScatterElements"] == 0
+    for layer in range(LAYERS):
+        for kind in ("key", "value"):
+            assert users[f"past_{kind}.{layer}"] == ["GroupQueryAttention"]
+            assert users[f"cross_{kind}.{layer}"] == ["MultiHeadAttention"]
+            maker = makers[f"present_{kind}.{layer}"]
+            assert maker.op_type == "GroupQueryAttention"
+            assert f"past_{kind}.{layer}" in maker.input
+
+
+@pytest.mark.parametrize("dtype", ["int8", "int4"])
+def test_quantised_graphs_have_no_float_matrix_left(exported, dtype):
+    for name in (ENCODER, DECODER):
+        graph = load(exported(dtype).folder, f"{name}.onnx").graph
+        counts = collections.Counter(node.op_type for node in graph.node)
+        assert counts["MatMul"] == counts["Gather"] == 0
+        assert counts["MatMulNBits"] > 5
+        assert counts["GatherBlockQuantized"] == 1
+    bits = {
+        attribute.i
+        for node in graph.node
+        if node.op_type == "MatMulNBits" and "logits" not in node.input[1]
+        for attribute in node.attribute
+        if attribute.name == "bits"
+    }
+    assert bits == {8 if dtype == "int8" else 4}
+
+
+@pytest.mark.parametrize("graph", [ENCODER, DECODER])
+def test_the_first_release_rotates_in_the_cross_attention(graph):
+    """The keys of every layer in the encoder's graph, the queries in the decoder's."""
+    counts = {}
+    for release in ("first", "0626"):
+        config = dataclasses.replace(TINY_DIA, release=release)
+        spec = graph_spec(graph, model_spec(config), codec_spec(TINY_DAC), "float32")
+        model = trace(spec, build_module(graph, config, TINY_DAC), hop_length=TINY_DAC.hop_length)
+        counts[release] = collections.Counter(node.op_type for node in model.graph)
+        if graph == DECODER:
+            assert counts[release]["GroupQueryAttention"] == LAYERS
+            assert counts[release]["MultiHeadAttention"] == LAYERS
+    more = counts["first"]["RotaryEmbedding"] - counts["0626"]["RotaryEmbedding"]
+    assert more == LAYERS
+    if graph == DECODER:
+        assert counts["0626"]["RotaryEmbedding"] == 0  # GroupQueryAttention does it
