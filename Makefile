@@ -39,6 +39,8 @@ clean: ## remove the environment, caches and build outputs
 
 # pip knows --group since 25.1.
 $(VENV)/.created:
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("$(PYTHON) is too old: \
+	dia-ort needs Python 3.11 or later. Name one: make PYTHON=python3.12 $(MAKECMDGOALS)")'
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) install --quiet --upgrade "pip>=25.1"
 	@touch $@

@@ -263,10 +263,8 @@ class _Exporter:
     def _write_graph(
         self, graph: GraphName, compute: Compute, shared: ir.Model | None
     ) -> tuple[GraphInfo, ir.Model]:
-        stem = (
-            graph if compute == self._recipe.compute[0] or shared is None else f"{graph}.{compute}"
-        )
-        path = self._folder / f"{stem}.onnx"
+        """Write one graph; the second for another compute dtype uses the first's weight file."""
+        path = self._folder / (f"{graph}.onnx" if shared is None else f"{graph}.{compute}.onnx")
         data = f"{graph}.onnx.data"
         self._progress(f"{path.name}: trace", 0, 1)
         module = _in_dtype(build_module(graph, self._dia.config, self._dac.config), compute)
@@ -274,9 +272,10 @@ class _Exporter:
         model = trace(spec, module, hop_length=self._codec.hop_length)
         self._progress(f"{path.name}: trace", 1, 1)
         is_codec = graph in (DAC_DECODER, DAC_ENCODER)
+        weights = self._dac.weights if is_codec else _below(f"{graph}.", self._dia.weights)
         attach_weights(
             model,
-            self._dac.weights if is_codec else _below(f"{graph}.", self._dia.weights),
+            weights,
             storage=None if is_codec else self._recipe.storage,
             compute=compute,
             quantization={} if is_codec else self._recipe.quantization,
@@ -290,9 +289,10 @@ class _Exporter:
                 callback=lambda _tensor, at: self._progress(stage, at.index + 1, at.total),
             )
         else:
-            for name, value in model.graph.initializers.items():
-                if name in shared.graph.initializers:
-                    value.const_value = shared.graph.initializers[name].const_value
+            # Weights alone: constants of the two graphs may have the same name by chance.
+            for name in weights.keys() & model.graph.initializers.keys():
+                initializer = model.graph.initializers[name]
+                initializer.const_value = shared.graph.initializers[name].const_value
             ir.save(model, path)
         nodes = sum(1 for _ in model.graph)
         info = GraphInfo(graph=graph, file=path.name, data=data, compute=compute, nodes=nodes)

@@ -315,8 +315,7 @@ class Generation:
     def __iter__(self) -> Iterator[NDArray[np.int64]]:
         done = self._utterance.num_frames
         for _ in self._steps:
-            for frame in range(done, self._utterance.num_frames):
-                yield self._utterance.codes[frame]
+            yield from self._utterance.codes_from(done)
             done = self._utterance.num_frames
 
     @property

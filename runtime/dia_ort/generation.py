@@ -80,12 +80,13 @@ class Utterance:
 
     @property
     def codes(self) -> NDArray[np.int64]:
-        """The complete frames so far, without delays and prompt, (frames, channels).
+        """The complete frames so far, without delays and prompt, (frames, channels)."""
+        return self.codes_from(0)
 
-        Special tokens become code 0, as upstream has it.
-        """
+    def codes_from(self, frame: int) -> NDArray[np.int64]:
+        """The complete frames from one on; special tokens become code 0, as upstream has it."""
         stop = self._first + self.num_frames + self._model.max_delay
-        codes = revert_delay(self._grid[self._first : stop], self._model.delay_pattern)
+        codes = revert_delay(self._grid[self._first + frame : stop], self._model.delay_pattern)
         return np.where((codes >= 0) & (codes < self._model.eos_token_id), codes, 0)
 
     def uniforms(self) -> NDArray[np.float64]:

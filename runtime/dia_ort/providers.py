@@ -2,6 +2,7 @@
 
 import importlib
 import logging
+import os
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -58,6 +59,7 @@ def onnxruntime() -> Any:
     Raises:
         ProviderError: It is not installed; the message says which extra to take.
     """
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # its wheels report home otherwise
     try:
         return importlib.import_module("onnxruntime")
     except ImportError as error:
