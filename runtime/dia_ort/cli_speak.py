@@ -98,7 +98,7 @@ def _make_voice(dia: Dia, recording: Recording | None, terminal: Terminal) -> Vo
             "without it."
         )
     model, codec = dia.manifest.model, dia.manifest.codec
-    longest = (model.max_steps - model.max_delay - 2) * codec.hop_length / codec.sample_rate
+    longest = model.max_prompt * codec.hop_length / codec.sample_rate
     if recording.duration > longest:
         raise InvalidAudioError(
             f"the recording lasts {recording.duration:.1f} s, and this model has {longest:.1f} s "

@@ -183,7 +183,7 @@ class Dia:
         """
         codec, model = self.manifest.codec, self.manifest.model
         mono = prepare_audio(samples, sample_rate, codec.sample_rate)
-        limit = (model.max_steps - model.max_delay - 2) * codec.hop_length
+        limit = model.max_prompt * codec.hop_length
         if len(mono) > limit:
             raise InvalidAudioError(
                 f"the audio is {len(mono) / codec.sample_rate:.0f} s long, and the model takes at "
@@ -204,19 +204,19 @@ class Dia:
         prompt = np.zeros((0, model.num_channels), np.int64)
         if voice is not None:
             prompt = check_codes(voice.codes, codec)
-            longest = model.max_steps - model.max_delay - 2
-            if len(prompt) > longest:
+            if len(prompt) > model.max_prompt:
                 raise InvalidAudioError(
-                    f"the voice has {len(prompt)} frames, and the model takes at most {longest}: "
-                    "cut it to 5 to 10 s of clear speech."
+                    f"the voice has {len(prompt)} frames, and the model takes at most "
+                    f"{model.max_prompt}: cut it to 5 to 10 s of clear speech."
                 )
         if isinstance(text, str) and not has_speaker_tag(text):
             warnings.warn(
                 "the text has no [S1] or [S2]; Dia was trained on scripts that begin with [S1].",
                 stacklevel=4,
             )
-        script = text if voice is None else voice.script(text)
-        tokens = encode_text(script, model.max_text, model.text_vocab_size)
+        tokens = encode_text(text, model.max_text, model.text_vocab_size)
+        if voice is not None:
+            tokens = encode_text(voice.script(text), model.max_text, model.text_vocab_size)
         return tokens, Utterance(model, config, prompt)
 
     def open_batch(

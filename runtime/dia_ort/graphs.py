@@ -61,6 +61,11 @@ class ModelSpec:
         """Steps between a frame's first channel and its last."""
         return max(self.delay_pattern)
 
+    @property
+    def max_prompt(self) -> int:
+        """Frames of the longest audio prompt that leaves room for a frame of speech."""
+        return self.max_steps - self.max_delay - 2
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CodecSpec:
