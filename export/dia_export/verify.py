@@ -30,6 +30,7 @@ from dia_models.checkpoint import DacCheckpoint, DiaCheckpoint, Weight
 from dia_models.dac import DacDecoder, DacEncoder
 from dia_models.dia import Decoder, TextEncoder, load_weights
 from dia_ort.graphs import DAC_DECODER, DAC_ENCODER, DECODER, ENCODER, GraphSpec
+from dia_ort.providers import TENSOR_TYPES
 from dia_ort.text import encode_text
 
 _SCRIPT = "[S1] yes. [S2] no. "
@@ -52,12 +53,15 @@ class Tolerance:
     overlap: float
 
 
+# Measured on the full-size random model, the tiny one and the trained demo: at the worst, error,
+# kl and overlap were fp32 5e-6, 2e-12, 1; fp16 0.002, 8e-7, 0.999; bf16 0.011, 4e-5, 0.995; int8
+# 0.047, 0.001, 0.959; int4 0.30, 0.104, 0.746. The limits leave room for other weights.
 TOLERANCES = {
-    "fp32": Tolerance(error=1e-3, kl=1e-6, overlap=0.999),
-    "fp16": Tolerance(error=0.1, kl=1e-3, overlap=0.97),
-    "bf16": Tolerance(error=0.6, kl=0.02, overlap=0.85),
-    "int8": Tolerance(error=0.6, kl=0.02, overlap=0.85),
-    "int4": Tolerance(error=4.0, kl=0.4, overlap=0.4),
+    "fp32": Tolerance(error=1e-4, kl=1e-8, overlap=0.999),
+    "fp16": Tolerance(error=0.02, kl=1e-4, overlap=0.98),
+    "bf16": Tolerance(error=0.1, kl=5e-3, overlap=0.95),
+    "int8": Tolerance(error=0.2, kl=0.02, overlap=0.9),
+    "int4": Tolerance(error=0.6, kl=0.4, overlap=0.6),
 }
 _CODEC_ERROR = 1e-4
 """Of the DAC decoder, in every artifact, over full scale (1.0)."""
@@ -91,13 +95,6 @@ def check_interface(path: Path, spec: GraphSpec, session: ort.InferenceSession) 
         NameMismatchError: They have other names, or another order.
         AxesMismatchError: They have other dtypes or axes.
     """
-    types = {
-        "float32": "tensor(float)",
-        "float16": "tensor(float16)",
-        "bfloat16": "tensor(bfloat16)",
-        "int64": "tensor(int64)",
-        "int32": "tensor(int32)",
-    }
     for kind, found, declared in (
         ("input", session.get_inputs(), spec.inputs),
         ("output", session.get_outputs(), spec.outputs),
@@ -106,7 +103,7 @@ def check_interface(path: Path, spec: GraphSpec, session: ort.InferenceSession) 
         if names != [tensor.name for tensor in declared]:
             raise NameMismatchError(f"{path.name}: its {kind}s are {names}, not as declared.")
         for value, tensor in zip(found, declared, strict=True):
-            have, want = (value.type, tuple(value.shape)), (types[tensor.dtype], tensor.axes)
+            have, want = (value.type, tuple(value.shape)), (TENSOR_TYPES[tensor.dtype], tensor.axes)
             if have != want:
                 raise AxesMismatchError(f"{path.name}: {kind} {value.name} is {have}, not {want}.")
 

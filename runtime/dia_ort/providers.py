@@ -25,13 +25,14 @@ _REMEDIES = {
     "coreml": "pip install 'dia-ort[cpu]' on macOS",
 }
 
-_TENSOR_TYPES = {
+TENSOR_TYPES = {
     "float32": "tensor(float)",
     "float16": "tensor(float16)",
     "bfloat16": "tensor(bfloat16)",
     "int64": "tensor(int64)",
     "int32": "tensor(int32)",
 }
+"""onnxruntime's names of the declared dtypes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +143,7 @@ def _check_interface(
     path: Path, kind: str, found: list[Any], declared: tuple[TensorSpec, ...]
 ) -> None:
     have = [(f.name, f.type, tuple(f.shape)) for f in found]
-    want = [(t.name, _TENSOR_TYPES[t.dtype], t.axes) for t in declared]
+    want = [(t.name, TENSOR_TYPES[t.dtype], t.axes) for t in declared]
     for mine, theirs in zip(have, want, strict=False):
         if mine != theirs:
             raise ArtifactError(
