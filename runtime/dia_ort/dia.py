@@ -209,12 +209,12 @@ class Dia:
                     f"the voice has {len(prompt)} frames, and the model takes at most "
                     f"{model.max_prompt}: cut it to 5 to 10 s of clear speech."
                 )
-        if isinstance(text, str) and not has_speaker_tag(text):
+        tokens = encode_text(text, model.max_text, model.text_vocab_size)
+        if not has_speaker_tag(text):
             warnings.warn(
                 "the text has no [S1] or [S2]; Dia was trained on scripts that begin with [S1].",
                 stacklevel=4,
             )
-        tokens = encode_text(text, model.max_text, model.text_vocab_size)
         if voice is not None:
             tokens = encode_text(voice.script(text), model.max_text, model.text_vocab_size)
         return tokens, Utterance(model, config, prompt)

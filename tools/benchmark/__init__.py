@@ -1,0 +1,1 @@
+"""The rooms of tools/bench.py: settings, subprocesses, what is measured, and the report."""

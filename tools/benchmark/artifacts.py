@@ -1,0 +1,85 @@
+"""The exports to measure, made when they are missing or older than the code that makes them."""
+
+import hashlib
+import importlib.util
+import math
+import time
+from pathlib import Path
+
+import onnx
+
+from benchmark.apart import run_apart
+from dia_ort.graphs import DECODER
+from dia_ort.manifest import GraphInfo, Manifest, read_manifest
+
+
+def ensure_artifact(root: Path, model: str, dtype: str) -> tuple[Path, dict[str, float] | None]:
+    """Export a model, unless that was done with the same code.
+
+    Args:
+        root: Where exports are kept.
+        model: ``"tiny-random"`` or ``"full-random"``.
+        dtype: As for ``dia-export``.
+
+    Returns:
+        The folder; and the seconds and peak memory of the export, None if there was none.
+    """
+    folder = root / f"{model}-{dtype}"
+    stamp = root / f"{folder.name}.sources"
+    digest = _sources_digest()
+    if folder.is_dir() and stamp.is_file() and stamp.read_text() == digest:
+        return folder, None
+    root.mkdir(parents=True, exist_ok=True)
+    figures = run_apart("benchmark.artifacts:export_artifact", model, dtype, folder)
+    stamp.write_text(digest)
+    return folder, figures
+
+
+def export_artifact(model: str, dtype: str, folder: Path) -> dict[str, float]:
+    """Export into a folder, replacing it; ``seconds`` it took, without the gate."""
+    from dia_export import export  # noqa: PLC0415 - it brings torch, which only this process needs
+
+    started = time.perf_counter()
+    export(model, dtype=dtype, output=folder, verify=False, force=True)  # type: ignore[arg-type]
+    return {"seconds": time.perf_counter() - started}
+
+
+def weight_bytes(folder: Path) -> int:
+    """Bytes of weights that one decoder step reads on the CPU provider.
+
+    Everything but the tables that rows are looked up in. The provider holds half-precision
+    weights as float32.
+    """
+    path = folder / cpu_graph(read_manifest(folder), DECODER).file
+    graph = onnx.load(path, load_external_data=False).graph
+    tables = {node.input[0] for node in graph.node if node.op_type == "Gather"}
+    return sum(
+        math.prod(weight.dims) * (1 if weight.data_type == onnx.TensorProto.UINT8 else 4)
+        for weight in graph.initializer
+        if weight.name not in tables
+    )
+
+
+def cpu_graph(manifest: Manifest, graph: str) -> GraphInfo:
+    """The file that the CPU provider runs; every artifact has one that computes in float32."""
+    info = manifest.find(graph, "float32")
+    if info is None:
+        raise SystemExit(f"the {manifest.dtype} export has no {graph} graph for the CPU provider.")
+    return info
+
+
+def _sources_digest() -> str:
+    """Of the code that exports: an artifact of older code must not be measured as if new."""
+    digest = hashlib.sha256()
+    for package, pattern in (
+        ("dia_models", "*.py"),
+        ("dia_export", "*.py"),
+        ("dia_ort", "graphs.py"),
+        ("dia_ort", "manifest.py"),
+    ):
+        spec = importlib.util.find_spec(package)
+        if spec is None or not spec.submodule_search_locations:
+            raise SystemExit(f"{package} is not installed: pip install -e '.[export]' --group dev.")
+        for path in sorted(Path(spec.submodule_search_locations[0]).glob(pattern)):
+            digest.update(path.read_bytes())
+    return digest.hexdigest()
