@@ -1,9 +1,7 @@
-"""Settings for all tests."""
+"""What holds for all tests."""
 
-import contextlib
+import signal
 
-with contextlib.suppress(ImportError):
-    import torch
-
-    # The models are tiny: threads would only wait for each other, and slowest on a busy machine.
-    torch.set_num_threads(1)
+# Whoever started pytest in the background may have left SIGINT ignored, and programs under test
+# would inherit that; a Ctrl-C is to reach them.
+signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -105,19 +105,32 @@ class _Bars:
             TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), console=console
         )
         self._tasks: dict[str, TaskID] = {}
+        self._interrupted = False
 
     def __enter__(self) -> Self:
-        self._progress.start()
+        sys.unraisablehook = self._note_interrupt
         return self
 
     def __exit__(self, *_exception: object) -> None:
-        self._progress.stop()
+        if self._tasks:  # else it would leave an empty line
+            self._progress.stop()
+        sys.unraisablehook = sys.__unraisablehook__
 
     def update(self, stage: str, done: int, total: int) -> None:
         """Show how far a stage is."""
+        if self._interrupted:
+            raise KeyboardInterrupt
         if stage not in self._tasks:
+            self._progress.start()
             self._tasks[stage] = self._progress.add_task(stage, total=total)
         self._progress.update(self._tasks[stage], completed=done, total=total)
+
+    def _note_interrupt(self, unraisable: "sys.UnraisableHookArgs") -> None:
+        """Remember a Ctrl-C that fell into a finalizer: it is lost there, and torch has many."""
+        if unraisable.exc_type is KeyboardInterrupt:
+            self._interrupted = True
+        else:
+            sys.__unraisablehook__(unraisable)
 
 
 def _table(result: ExportResult) -> Table:

@@ -1,7 +1,10 @@
 """The gate: every kind of failure is found, named, has its figures, and publishes nothing."""
 
+import ast
 import dataclasses
 import functools
+import itertools
+import re
 
 import numpy as np
 import onnx_ir as ir
@@ -19,7 +22,7 @@ from dia_export.errors import (
     ValueMismatchError,
 )
 from dia_export.recipes import DTYPES
-from dia_export.verify import TOLERANCES, Case, Reference, Tolerance, check_graph
+from dia_export.verify import TOLERANCES, Reference, check_graph
 from dia_models.random_weights import TINY_DAC, TINY_DIA, random_dac, random_dia
 from dia_ort.artifacts import find_artifact
 from dia_ort.graphs import DAC_DECODER, DAC_ENCODER
@@ -106,7 +109,9 @@ def test_other_shapes(tampered):
         insert(graph, "cross_key.0", "Concat", {"axis": 2}, inputs=2)
 
     message = tampered(ShapeMismatchError, "encoder", double)
-    assert "output cross_key.0 has the shape (1, 4, 30, 16), not (1, 4, 15, 16)" in message
+    found = re.search(r"output cross_key.0 has the shape (.*), not (.*)\.", message)
+    (rows, heads, text, width), wanted = map(ast.literal_eval, found.groups())
+    assert wanted == (rows, heads, text // 2, width)
 
 
 @pytest.mark.parametrize("factor", [1.05, -1, 0, float("nan")])
@@ -115,7 +120,7 @@ def test_other_values(tampered, factor):
         ValueMismatchError, "encoder", lambda graph: scale(graph, "norm.weight", factor)
     )
     assert "cross_key.0 differs from PyTorch's by " in message
-    assert "0.001 is allowed" in message
+    assert f"{TOLERANCES['fp32'].error:.3g} is allowed" in message
     assert ("by nan" in message) == np.isnan(factor)
 
 
@@ -140,19 +145,20 @@ def test_graphs_that_do_not_load(tampered):
 
 
 def test_graphs_that_fail_when_run(tampered):
-    def reshape(graph):
-        shape = ir.Value(name="odd", const_value=ir.tensor(np.array([7, 4, -1, 16]), name="odd"))
-        shape.shape, shape.type = ir.Shape([4]), ir.TensorType(ir.DataType.INT64)
-        graph.register_initializer(shape)
-        insert(graph, "cross_key.0", "Reshape").producer().resize_inputs(2)
-        graph[-1].replace_input_with(1, shape)
+    def look_beyond(graph):
+        lookup = next(node for node in graph if node.op_type == "Gather")
+        offset = ir.Value(name="offset", const_value=ir.tensor(np.array(1000), name="offset"))
+        graph.register_initializer(offset)
+        node = ir.node("Add", [lookup.inputs[1], offset])
+        graph.insert_before(lookup, node)
+        lookup.replace_input_with(1, node.outputs[0])
 
-    message = tampered(GateError, "encoder", reshape)
+    message = tampered(GateError, "encoder", look_beyond)
     assert "encoder.onnx does not run in onnxruntime: " in message
 
 
 def test_other_distributions(tampered, monkeypatch):
-    """Scales of a quantised logits head that are off: no norm of the logits' error is decisive."""
+    """The scales of a quantised logits head are off, and the norm of the error may be anything."""
     monkeypatch.setitem(
         TOLERANCES, "int8", dataclasses.replace(TOLERANCES["int8"], error=float("inf"))
     )
@@ -163,8 +169,8 @@ def test_other_distributions(tampered, monkeypatch):
         dtype="int8",
     )
     assert "decoder.onnx: next-token distributions diverge by " in message
-    assert "nats (0.02 allowed) and share " in message
-    assert "of the top 45 (85.0% wanted)" in message
+    assert f"nats ({TOLERANCES['int8'].kl:.3g} allowed) and share " in message
+    assert f"of the top 45 ({TOLERANCES['int8'].overlap:.1%} wanted)" in message
 
 
 # The single checks, against a graph that is right and references that are not
@@ -224,7 +230,7 @@ def test_the_codecs_audio(exported, reference):
         ValueMismatchError, match=r"audio differs from PyTorch's by 0.001, and 0.0001"
     ):
         check(exported, DAC_DECODER, [altered(case, "audio", lambda audio: audio + 0.001)])
-    with pytest.raises(ShapeMismatchError, match=r"audio has the shape \(1, 1, 2560\), not"):
+    with pytest.raises(ShapeMismatchError, match=r"audio has the shape \(1, 1, \d+\), not"):
         check(exported, DAC_DECODER, [altered(case, "audio", lambda audio: audio[..., 1:])])
 
 
@@ -232,11 +238,11 @@ def test_the_codecs_codes(exported, reference):
     cases = reference(DAC_ENCODER)
     assert check(exported, DAC_ENCODER, cases)["equal"] >= 0.995
     wrong = [altered(case, "codes", lambda codes: codes ^ 1) for case in cases]
-    with pytest.raises(ValueMismatchError, match=r"dac_encoder.onnx: 0 of 792 codes .* 99.5% must"):
+    with pytest.raises(ValueMismatchError, match=r"dac_encoder.onnx: 0 of \d+ codes .* 99.5% must"):
         check(exported, DAC_ENCODER, wrong)
     wrong = [altered(case, "codes", lambda codes: codes[:, :8]) for case in cases]
     with pytest.raises(
-        ShapeMismatchError, match=r"codes have the shape \(1, 9, 8\), not \(1, 8, 8\)"
+        ShapeMismatchError, match=r"codes have the shape \(1, 9, \d+\), not \(1, 8, "
     ):
         check(exported, DAC_ENCODER, wrong)
 
@@ -252,7 +258,7 @@ def test_both_figures_of_the_distribution_count(exported, reference, monkeypatch
 def test_there_is_a_tolerance_for_every_dtype():
     assert set(TOLERANCES) == set(DTYPES)
     order = [TOLERANCES[dtype] for dtype in DTYPES]
-    for finer, coarser in zip(order, order[1:], strict=False):
+    for finer, coarser in itertools.pairwise(order):
         assert finer.error <= coarser.error
         assert finer.kl <= coarser.kl
         assert finer.overlap >= coarser.overlap
@@ -283,7 +289,3 @@ def test_the_figures_are_what_they_are_called():
     assert torch.equal(verify._overlap(want, want), torch.ones(4, 2, 9))
     assert torch.allclose(verify._overlap(want, -want), torch.full((4, 2, 9), 40 / 45))
     assert torch.equal(verify._guided(want)[1], want[2] + 3 * (want[2] - want[3]))
-    assert Case({}, {}).prefill == 0
-    assert Tolerance(error=1, kl=1, overlap=0) == dataclasses.replace(
-        TOLERANCES["fp32"], error=1, kl=1, overlap=0
-    )

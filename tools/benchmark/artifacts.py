@@ -37,7 +37,7 @@ def ensure_artifact(root: Path, model: str, dtype: str) -> tuple[Path, dict[str,
 
 def export_artifact(model: str, dtype: str, folder: Path) -> dict[str, float]:
     """Export into a folder, replacing it; ``seconds`` it took, without the gate."""
-    from dia_export import export  # noqa: PLC0415 - it brings torch, which only this process needs
+    from dia_export import export
 
     started = time.perf_counter()
     export(model, dtype=dtype, output=folder, verify=False, force=True)  # type: ignore[arg-type]
