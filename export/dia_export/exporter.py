@@ -113,11 +113,15 @@ def export(
             exported model.
         CheckpointError, ConfigError: The checkpoint cannot be read, or is not a Dia or DAC.
         GateError: A graph is not equal enough to PyTorch.
-        ExportError: The disk is full, or the folder is not writable.
+        ExportError: There is no such dtype, the disk is full, or the folder is not writable.
     """
-    dia, dac, name = open_sources(model, codec, revision, seed)
+    if dtype not in RECIPES:
+        raise ExportError(f"dtype is {dtype!r}: take one of {', '.join(RECIPES)}.")
+    text = os.fspath(model)
+    name = Path(text).resolve().name if Path(text).exists() else text.rsplit("/", 1)[-1]
     target = Path(output) if output is not None else models_folder() / f"{name}-{dtype}"
-    _refuse_taken(target, force=force)
+    _refuse_taken(target, force=force)  # before anything is downloaded
+    dia, dac = open_sources(text, codec, revision, seed)
     with _published(target) as folder:
         exporter = _Exporter(folder, dia, dac, RECIPES[dtype], progress)
         reports = exporter.run(Reference(dia, dac) if verify else None)
@@ -125,24 +129,17 @@ def export(
 
 
 def open_sources(
-    model: str | os.PathLike[str],
-    codec: str | os.PathLike[str] | None,
-    revision: str | None,
-    seed: int,
-) -> tuple[DiaCheckpoint, DacCheckpoint, str]:
-    """Open the model's and the codec's checkpoints; the third value is a name for the two."""
-    text = os.fspath(model)
-    if text in RANDOM_MODELS:
-        dia = random_dia(RANDOM_MODELS[text][0], seed)
-    else:
-        dia = open_dia(text, revision)
-    chosen = (
-        os.fspath(codec) if codec is not None else text if text in RANDOM_MODELS else DEFAULT_CODEC
-    )
-    dac = (
-        random_dac(RANDOM_MODELS[chosen][1], seed) if chosen in RANDOM_MODELS else open_dac(chosen)
-    )
-    return dia, dac, Path(text).resolve().name if Path(text).exists() else text.rsplit("/", 1)[-1]
+    model: str, codec: str | os.PathLike[str] | None, revision: str | None, seed: int
+) -> tuple[DiaCheckpoint, DacCheckpoint]:
+    """Open the model's and the codec's checkpoints, or make random ones."""
+    is_random = model in RANDOM_MODELS
+    dia = random_dia(RANDOM_MODELS[model][0], seed) if is_random else open_dia(model, revision)
+    if codec is None:
+        codec = model if is_random else DEFAULT_CODEC
+    chosen = os.fspath(codec)
+    if chosen in RANDOM_MODELS:
+        return dia, random_dac(RANDOM_MODELS[chosen][1], seed)
+    return dia, open_dac(chosen)
 
 
 def _refuse_taken(target: Path, *, force: bool) -> None:

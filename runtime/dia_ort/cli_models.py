@@ -29,7 +29,7 @@ def list_models(*, as_json: bool) -> str:
 
 def broken_models() -> Iterator[str]:
     """What is wrong with the models that :func:`list_artifacts` leaves out."""
-    for path in sorted(models_folder().glob(f"*/{MANIFEST_NAME}")):
+    for path in sorted(models_folder().glob(f"[!.]*/{MANIFEST_NAME}")):
         try:
             read_manifest(path.parent)
         except ArtifactError as error:

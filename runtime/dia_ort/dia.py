@@ -109,7 +109,10 @@ class Dia:
         *,
         max_batch: int = 8,
     ) -> list[Audio]:
-        """Speak several scripts; each comes out as it would alone with this config.
+        """Speak several scripts; each comes out as it would alone, but for rounding.
+
+        onnxruntime's kernels may round differently with the number of rows they run, and one token
+        drawn differently parts two generations. With ``max_batch=1`` there is no difference.
 
         Args:
             texts: The scripts. All are checked before the first is begun.

@@ -42,9 +42,5 @@ class ProviderError(DiaError, RuntimeError):
     """ONNX Runtime, or the execution provider that was asked for, is not to be had here."""
 
 
-class EncoderMissingError(DiaError, RuntimeError):
-    """The artifact was exported without the audio encoder that voice cloning needs."""
-
-
 class NumericalError(DiaError, FloatingPointError):
     """The model computed NaN or infinity."""
