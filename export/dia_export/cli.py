@@ -151,7 +151,7 @@ def main() -> None:
     """Run the command; a user's mistakes end in a message and exit code 1, or 2 for usage."""
     warnings.showwarning = lambda message, *_rest, **_more: _say(f"warning: {message}")
     try:
-        app()
+        app(prog_name="dia-export")
     except (DiaError, CheckpointError, ConfigError) as error:
         _say(f"dia-export: {error}")
         sys.exit(1)

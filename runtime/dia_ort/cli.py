@@ -60,7 +60,7 @@ def main() -> None:
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning  # type: ignore[assignment]
-            app()
+            app(prog_name="dia-ort")
     except DiaError as error:
         sys.stderr.write(f"error: {error}\n")
         sys.exit(2 if isinstance(error, _MISTAKES) else 1)

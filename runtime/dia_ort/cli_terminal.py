@@ -52,7 +52,15 @@ class Terminal:
             task = bar.add_task("loading", total=None, figures="")
 
             def update(doing: str, figures: str, done: int, most: int | None) -> None:
-                bar.update(task, description=doing, figures=figures, completed=done, total=most)
+                is_new = bar.tasks[0].description != doing  # seen at once, however short it is
+                bar.update(
+                    task,
+                    description=doing,
+                    figures=figures,
+                    completed=done,
+                    total=most,
+                    refresh=is_new,
+                )
 
             self._update = update
             try:
