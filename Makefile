@@ -30,8 +30,9 @@ lint: $(DEV) ## ruff and mypy
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-bench: $(DEV) ## measure against transformers; FULL=1 for the 1.6B model
-	$(BIN)/python tools/bench.py $(if $(FULL),--model full-random)
+bench: $(DEV) ## measure against transformers; FULL=1 for the 1.6B model, DOCS=1 to write it down
+	$(BIN)/python tools/bench.py $(if $(FULL),--model full-random) --json build/bench.json \
+		$(if $(DOCS),--docs docs/performance.md)
 
 clean: ## remove the environment, caches and build outputs
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis hello.wav

@@ -38,24 +38,37 @@ PUBLIC_API = """
 Audio(samples, sample_rate, codes, finish_reason, seed)
 Audio.duration
 Audio.save(file, format=None)
+AudioChunk(samples, sample_rate, index, start, is_last)
 Dia
 Dia.decode_codes(codes)
 Dia.encode_audio(samples, sample_rate)
+Dia.encode_text(script)
 Dia.generate(text, config=None, voice=None)
 Dia.generate_batch(texts, config=None, voice=None, *, max_batch=8)
 Dia.generate_codes(text, config=None, voice=None)
 Dia.load(model=None, *, provider='auto', threads=None, revision=None)
 Dia.manifest
-Dia.open_batch(scripts, *, rows_per_slot)
+Dia.open_decoder(slots)
 Dia.sample_rate
 Dia.start(text, config=None, voice=None)
 DiaError
+Engine
+Engine.close(*, drain=True, timeout=None)
+Engine.stats
+Engine.submit(text, config=None, voice=None)
 Generation
 Generation.audio()
 Generation.codes
 Generation.seed
 GenerationConfig(*, max_tokens=None, cfg_scale=3.0, temperature=1.2, top_p=0.95, \
 cfg_filter_top_k=45, seed=None)
+GenerationHandle
+GenerationHandle.audio(chunk_frames=(4, 8, 16, 32, 64))
+GenerationHandle.cancel()
+GenerationHandle.codes
+GenerationHandle.done
+GenerationHandle.frames()
+GenerationHandle.result(timeout=None)
 Voice(codes, transcript='')
 Voice.script(text)
 __version__

@@ -11,7 +11,7 @@ from pathlib import Path
 
 WHEEL_CONTENTS = re.compile(
     r"(dia_models|dia_export|dia_ort)/(\w+/)*(\w+\.py|py\.typed)"
-    r"|dia_ort/demo/[\w.]+\.(json|onnx|onnx\.data)"
+    r"|dia_ort/(demo/[\w.]+\.(json|onnx|onnx\.data)|overflow_probe\.onnx)"
     r"|dia_ort-[\d.]+\.dist-info/(METADATA|WHEEL|RECORD|entry_points\.txt|licenses/LICENSE)"
 )
 WHEEL_NEEDS = (
@@ -22,6 +22,7 @@ WHEEL_NEEDS = (
     "dia_ort/cli.py",
     "dia_ort/py.typed",
     "dia_ort/demo/manifest.json",
+    "dia_ort/overflow_probe.onnx",
 )
 SDIST_NEEDS = ("README.md", "LICENSE", "pyproject.toml", "tests/test_house.py")
 SDIST_CONTENTS = re.compile(r"[^/]+|(docs|export|models|runtime|tests|tools)/.+")

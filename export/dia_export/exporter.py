@@ -15,6 +15,7 @@ import onnx_ir as ir
 import torch
 from torch import nn
 
+from dia_export.calibrate import calibrate_cache, set_cache_scales
 from dia_export.errors import ExportError, OutputExistsError
 from dia_export.recipes import RECIPES, Dtype, Recipe
 from dia_export.trace import build_module, codec_spec, model_spec, trace
@@ -244,7 +245,7 @@ class _Exporter:
             # onnxruntime's CPU provider widens float16 nodes but has no way to run bfloat16 ones.
             if cases is not None and info.compute != "bfloat16":
                 self._progress(f"{info.file}: verify", 0, 1)
-                spec = graph_spec(graph, self._model, self._codec, info.compute)
+                spec = graph_spec(graph, self._model, self._codec, info.compute, self._recipe.cache)
                 figures = check_graph(self._folder / info.file, spec, cases, self._recipe.dtype)
                 self._progress(f"{info.file}: verify", 1, 1)
             size = (self._folder / info.file).stat().st_size
@@ -265,7 +266,9 @@ class _Exporter:
         data = f"{graph}.onnx.data"
         self._progress(f"{path.name}: trace", 0, 1)
         module = _in_dtype(build_module(graph, self._dia.config, self._dac.config), compute)
-        spec = graph_spec(graph, self._model, self._codec, compute)
+        if graph == DECODER and self._recipe.cache:
+            set_cache_scales(module, calibrate_cache(self._dia.config, self._dia.weights))
+        spec = graph_spec(graph, self._model, self._codec, compute, self._recipe.cache)
         model = trace(spec, module, hop_length=self._codec.hop_length)
         self._progress(f"{path.name}: trace", 1, 1)
         is_codec = graph in (DAC_DECODER, DAC_ENCODER)
@@ -309,6 +312,7 @@ class _Exporter:
             version=VERSION,
             dtype=self._recipe.dtype,
             quantization=self._recipe.quantization or None,
+            cache=self._recipe.cache,
             model=self._model,
             codec=self._codec,
             graphs=tuple(self._infos),

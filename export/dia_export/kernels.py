@@ -52,12 +52,26 @@ class OnnxKernels(Kernels):
             shape=query.shape,
         )
 
+    def guided_attention(
+        self, query: Tensor, key: Tensor, value: Tensor, lengths: Tensor, unconditional: Tensor
+    ) -> Tensor:
+        """MultiHeadAttention of the first rows; the shapes come from ``lengths`` alone."""
+        rows, steps, width = query.shape
+        texts = lengths.shape[0]
+        first, stop = torch.zeros(1, dtype=torch.int64), torch.tensor([texts])
+        conditional = symbolic(
+            "Slice", (query, first, stop, first), dtype=query.dtype, shape=(texts, steps, width)
+        )
+        mixed = self.attention(conditional, key, value, lengths)
+        return torch.cat([mixed, unconditional.expand(rows - texts, steps, width)])
+
     def cached_attention(
         self,
         qkv: Tensor,
         past_key: Tensor,
         past_value: Tensor,
         step: Step,
+        scales: tuple[Tensor, Tensor],
         *,
         num_heads: int,
         num_kv_heads: int,
@@ -72,18 +86,30 @@ class OnnxKernels(Kernels):
         }
         if qkv.dtype == torch.float32:
             heads: tuple[Tensor | None, ...] = (qkv, None, None)
-            tables: tuple[Tensor, ...] = step.rope
+            tables: tuple[Tensor | None, ...] = step.rope
             attributes["do_rotary"] = 1
         else:
             query, key, value = qkv.split([width, kv_width, kv_width], dim=-1)
             query = self.rotate(query, step.positions, *step.rope, num_heads)
             key = self.rotate(key, step.positions, *step.rope, num_kv_heads)
-            heads, tables = (query, key, value), ()
+            heads, tables = (query, key, value), (None, None)
+        quantization: tuple[Tensor | None, ...] = ()
+        if past_key.dtype == torch.int8:
+            attributes |= {
+                "k_quant_type": "PER_TENSOR",
+                "v_quant_type": "PER_TENSOR",
+                "kv_cache_bit_width": 8,
+            }
+            quantization = (None, None, None, *scales)  # no position_ids, bias or sink
         output, keys, values = symbolic_multi_out(
             "com.microsoft::GroupQueryAttention",
-            (*heads, past_key, past_value, step.seqlens_k, step.total_sequence_length, *tables),
+            (
+                *(*heads, past_key, past_value),
+                *(step.seqlens_k, step.total_sequence_length),
+                *(*tables, *quantization),
+            ),
             attributes,
-            dtypes=[qkv.dtype] * 3,
+            dtypes=[qkv.dtype, past_key.dtype, past_value.dtype],
             shapes=[(rows, steps, width), past_key.shape, past_value.shape],
         )
         return output, keys, values

@@ -1,4 +1,4 @@
-"""Block-wise weight quantisation, in the layout of onnxruntime's MatMulNBits."""
+"""Weight quantisation: in blocks, as MatMulNBits has it, or with one scale per output."""
 
 import torch
 from torch import Tensor
@@ -40,6 +40,26 @@ def _quantize(weight: Tensor, bits: int, block_size: int) -> tuple[Tensor, Tenso
     if bits == 4:
         levels = levels[..., 0::2] | (levels[..., 1::2] << 4)
     return levels.contiguous(), scales.squeeze(-1).contiguous()
+
+
+def quantize_columns(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Quantise a matrix symmetrically to 8 bits, one scale for each output.
+
+    Args:
+        weight: (inputs, outputs), any float dtype.
+
+    Returns:
+        The levels, int8 of shape (inputs, outputs) from -127 to 127; and the scales, float32 of
+        shape (outputs,).
+    """
+    parts = []
+    for part in weight.split(_COLUMNS, dim=1):
+        columns = part.float()
+        scales = columns.abs().amax(0) / 127
+        inverse = torch.where(scales == 0, 0.0, 1.0 / scales)
+        parts.append(((columns * inverse).round_().to(torch.int8), scales))
+    levels, scales = zip(*parts, strict=True)
+    return torch.cat(levels, dim=1), torch.cat(scales)
 
 
 def dequantize_blockwise(packed: Tensor, scales: Tensor, bits: int, inputs: int) -> Tensor:

@@ -27,12 +27,14 @@ class Recipe:
         quantization: Of the linear weights of the ``encoder`` and the ``decoder``, of the
             decoder's ``logits`` head, and of every ``embedding``; what is not named is not
             quantised.
+        cache: Dtype of the decoder's key/value cache; None: what the graph computes in.
     """
 
     dtype: Dtype
     storage: str
     compute: tuple[Compute, ...]
     quantization: dict[str, Blocks] = field(default_factory=dict)
+    cache: Literal["int8"] | None = None
 
 
 def _quantized(dtype: Dtype, decoder: Blocks) -> Recipe:
@@ -41,17 +43,18 @@ def _quantized(dtype: Dtype, decoder: Blocks) -> Recipe:
     The rest stays at 8 bits: the text encoder runs once per script, the logits head decides which
     token wins (and is 1.5% of the weights), and embeddings are looked up, not read through.
     """
-    fine = Blocks(bits=8, block_size=32)
+    whole = Blocks(bits=8, block_size=None)
     return Recipe(
         dtype=dtype,
         storage="float16",
         compute=("float32",),
         quantization={
-            "encoder": fine,
+            "encoder": whole,
             "decoder": decoder,
-            "logits": Blocks(bits=8, block_size=128),
-            "embedding": fine,
+            "logits": whole,
+            "embedding": Blocks(bits=8, block_size=32),
         },
+        cache="int8",
     )
 
 
@@ -59,6 +62,6 @@ RECIPES: dict[Dtype, Recipe] = {
     "fp32": Recipe(dtype="fp32", storage="float32", compute=("float32",)),
     "fp16": Recipe(dtype="fp16", storage="float16", compute=("float16", "float32")),
     "bf16": Recipe(dtype="bf16", storage="bfloat16", compute=("bfloat16", "float32")),
-    "int8": _quantized("int8", Blocks(bits=8, block_size=128)),
+    "int8": _quantized("int8", Blocks(bits=8, block_size=None)),
     "int4": _quantized("int4", Blocks(bits=4, block_size=128)),
 }

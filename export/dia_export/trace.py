@@ -36,7 +36,7 @@ from dia_ort.graphs import (
 OPSET = 23
 
 # Sizes to trace with: all different, none 1, so that no two axes are taken for the same.
-_EXAMPLE_SIZES = {"rows": 2, "steps": 3, "text": 5, "cache": 7, "batch": 2, "frames": 6}
+_EXAMPLE_SIZES = {"rows": 8, "texts": 4, "steps": 3, "text": 5, "cache": 7, "batch": 2, "frames": 6}
 
 
 def model_spec(config: DiaConfig) -> ModelSpec:

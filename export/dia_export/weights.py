@@ -1,13 +1,16 @@
 """Attaches a checkpoint's weights to a traced graph, each read only when it is written out."""
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
+import numpy as np
 import onnx_ir as ir
 import torch
+from numpy.typing import NDArray
 from onnx_ir import tensor_adapters
 from torch import Tensor
 
-from dia_export.quantize import quantize_blockwise
+from dia_export.quantize import quantize_blockwise, quantize_columns
 from dia_models.checkpoint import Weight
 from dia_ort.manifest import Blocks
 
@@ -27,7 +30,8 @@ def attach_weights(
 ) -> None:
     """Give every parameter of a traced graph its data, in the form the recipe wants.
 
-    Quantised matrices become MatMulNBits and GatherBlockQuantized nodes. Matrices stored in another
+    Quantised matrices become MatMulNBits, MatMulIntegerToFloat and GatherBlockQuantized nodes.
+    Matrices stored in another
     dtype than the graph computes in get a Cast, which onnxruntime folds when it loads the graph.
 
     Args:
@@ -58,6 +62,7 @@ _ONNX_NAMES = {
     "float16": "FLOAT16",
     "bfloat16": "BFLOAT16",
     "uint8": "UINT8",
+    "int8": "INT8",
 }
 
 
@@ -87,30 +92,32 @@ def _part(graph: str, value: ir.Value) -> str:
 
 def _quantize(graph: ir.Graph, value: ir.Value, weight: Weight, blocks: Blocks) -> None:
     """Replace a weight by its quantised form, and the nodes that use it by theirs."""
+    if blocks.block_size is None:
+        _quantize_columns(graph, value, weight)
+    else:
+        _quantize_blocks(graph, value, weight, blocks.bits, blocks.block_size)
+    del graph.initializers[str(value.name)]
+
+
+def _quantize_blocks(
+    graph: ir.Graph, value: ir.Value, weight: Weight, bits: int, block_size: int
+) -> None:
+    """MatMulNBits for a matrix, GatherBlockQuantized for a table."""
     name, (rows, columns) = str(value.name), weight.shape
     is_table = _part("", value) == "embedding"
     # A table's rows are its vectors; a matrix is input-first, and its outputs have the scales.
     inputs, outputs = (columns, rows) if is_table else (rows, columns)
-    count = -(-inputs // blocks.block_size)
-    shape: tuple[int, ...] = (outputs, count, blocks.block_size * blocks.bits // 8)
+    count = -(-inputs // block_size)
+    shape: tuple[int, ...] = (outputs, count, block_size * bits // 8)
     if is_table:
-        shape = (outputs, inputs * blocks.bits // 8)
-    scales: list[Tensor] = []
+        shape = (outputs, inputs * bits // 8)
 
     def load() -> tuple[Tensor, Tensor]:
         tensor = weight.load()
-        return quantize_blockwise(tensor.T if is_table else tensor, blocks.bits, blocks.block_size)
+        packed, scales = quantize_blockwise(tensor.T if is_table else tensor, bits, block_size)
+        return (packed.flatten(1)[:, : shape[1]] if is_table else packed), scales
 
-    def load_packed() -> Tensor:
-        packed, scale = load()
-        scales[:] = [scale]  # written right after; small enough to keep until then
-        return packed.flatten(1)[:, : shape[1]] if is_table else packed
-
-    def load_scales() -> Tensor:
-        return scales[0] if scales else load()[1]
-
-    packed = _initializer(graph, f"{name}.packed", shape, "uint8", load_packed)
-    scale = _initializer(graph, f"{name}.scales", (outputs, count), "float32", load_scales)
+    packed, scale = _quantized_pair(graph, name, (shape, "uint8"), (outputs, count), load)
     for node in [use.node for use in value.uses()]:
         if is_table:
             operator, operands = "GatherBlockQuantized", [packed, node.inputs[1], scale]
@@ -121,12 +128,88 @@ def _quantize(graph: ir.Graph, value: ir.Value, weight: Weight, blocks: Blocks) 
         replacement = ir.node(
             operator,
             operands,
-            attributes | {"bits": blocks.bits, "block_size": blocks.block_size},
+            attributes | {"bits": bits, "block_size": block_size},
             domain="com.microsoft",
             name=node.name,
         )
-        _replace(graph, node, replacement)
-    del graph.initializers[name]
+        _replace(graph, node, [replacement])
+
+
+def _quantize_columns(graph: ir.Graph, value: ir.Value, weight: Weight) -> None:
+    """A product in whole numbers, each row of activations divided by its own largest magnitude.
+
+    onnxruntime's DynamicQuantizeMatMul takes one scale for all rows, which would make a request's
+    speech depend on its neighbours in the batch.
+    """
+    levels, scales = _quantized_pair(
+        graph,
+        str(value.name),
+        (weight.shape, "int8"),
+        (weight.shape[1],),
+        lambda: quantize_columns(weight.load()),
+    )
+    step = _constant(graph, "activation.step", np.float32(1 / 127))
+    zero = _constant(graph, "activation.zero", np.uint8(128))
+    least = _constant(graph, "activation.least", np.float32(1e-30))  # for rows of zeros
+    axis = _constant(graph, "activation.axis", np.array([-1]))
+    for node in [use.node for use in value.uses()]:
+        rows = node.inputs[0]
+        magnitude = ir.node("Abs", [rows])
+        largest = ir.node("ReduceMax", [magnitude.outputs[0], axis], {"keepdims": 1})
+        divisor = ir.node("Max", [largest.outputs[0], least])
+        scaled = ir.node("Div", [rows, divisor.outputs[0]])
+        quantized = ir.node("QuantizeLinear", [scaled.outputs[0], step, zero])
+        product = ir.node(
+            "MatMulIntegerToFloat",
+            [quantized.outputs[0], levels, step, scales, zero],
+            domain="com.microsoft",
+        )
+        result = ir.node("Mul", [product.outputs[0], divisor.outputs[0]], name=node.name)
+        nodes = [magnitude, largest, divisor, scaled, quantized, product, result]
+        for part in nodes[:-1]:
+            part.name = f"{node.name}.{part.op_type}"
+            part.outputs[0].name = f"{node.outputs[0].name}.{part.op_type}"
+        _replace(graph, node, nodes)
+
+
+def _quantized_pair(
+    graph: ir.Graph,
+    name: str,
+    packed: tuple[tuple[int, ...], str],
+    scales: tuple[int, ...],
+    load: Callable[[], tuple[Tensor, Tensor]],
+) -> tuple[ir.Value, ir.Value]:
+    """The initializers of a quantised matrix: its levels, of a shape and dtype, and its scales."""
+    kept: list[Tensor] = []
+
+    def load_levels() -> Tensor:
+        levels, scale = load()
+        kept[:] = [scale]  # written right after; small enough to keep until then
+        return levels
+
+    def load_scales() -> Tensor:
+        return kept[0] if kept else load()[1]
+
+    return (
+        _initializer(graph, f"{name}.packed", *packed, load_levels),
+        _initializer(graph, f"{name}.scales", scales, "float32", load_scales),
+    )
+
+
+def _constant(graph: ir.Graph, name: str, array: np.generic | NDArray[Any]) -> ir.Value:
+    """A small initializer, registered once."""
+    if name not in graph.initializers:
+        data = np.asarray(array)
+        tensor = ir.tensor(data, name=name)
+        graph.register_initializer(
+            ir.Value(
+                name=name,
+                shape=ir.Shape(data.shape),
+                type=ir.TensorType(tensor.dtype),
+                const_value=tensor,
+            )
+        )
+    return graph.initializers[name]
 
 
 def _cast(graph: ir.Graph, value: ir.Value, compute: str) -> None:
@@ -168,8 +251,8 @@ def _initializer(
     return value
 
 
-def _replace(graph: ir.Graph, old: ir.Node, new: ir.Node) -> None:
-    output = old.outputs[0]
-    new.outputs[0].name, new.outputs[0].shape = output.name, output.shape
-    new.outputs[0].type = output.type
-    ir.convenience.replace_nodes_and_values(graph, old, [old], [new], [output], new.outputs)
+def _replace(graph: ir.Graph, old: ir.Node, new: Sequence[ir.Node]) -> None:
+    """Put nodes in the place of one; the last gives what it gave."""
+    output, result = old.outputs[0], new[-1].outputs[0]
+    result.name, result.shape, result.type = output.name, output.shape, output.type
+    ir.convenience.replace_nodes_and_values(graph, old, [old], new, [output], [result])

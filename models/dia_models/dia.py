@@ -197,7 +197,15 @@ class TextEncoder(nn.Module):
 
 
 class DecoderLayer(nn.Module):
-    """Pre-norm causal self-attention, cross-attention and MLP."""
+    """Pre-norm causal self-attention, cross-attention and MLP.
+
+    Attributes:
+        key_scale: float32, (1,): what a level of an 8-bit cache's keys stands for.
+        value_scale: The same for its values.
+    """
+
+    key_scale: Tensor
+    value_scale: Tensor
 
     def __init__(self, config: DecoderConfig, kernels: Kernels) -> None:
         super().__init__()
@@ -215,6 +223,8 @@ class DecoderLayer(nn.Module):
         self.cross_attention = Projections(q_proj=Linear(width, cross), o_proj=Linear(cross, width))
         self.pre_mlp_norm = Norm(width, config.norm_eps, kernels)
         self.mlp = Mlp(width, config.intermediate_size, kernels)
+        self.register_buffer("key_scale", torch.ones(1), persistent=False)
+        self.register_buffer("value_scale", torch.ones(1), persistent=False)
 
     def forward(
         self,
@@ -222,6 +232,7 @@ class DecoderLayer(nn.Module):
         step: Step,
         cross_key: Tensor,
         cross_value: Tensor,
+        uncond_value: Tensor,
         past_key: Tensor,
         past_value: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
@@ -232,6 +243,7 @@ class DecoderLayer(nn.Module):
             past_key,
             past_value,
             step,
+            (self.key_scale, self.value_scale),
             num_heads=config.num_heads,
             num_kv_heads=config.num_kv_heads,
         )
@@ -239,7 +251,9 @@ class DecoderLayer(nn.Module):
         query = self.cross_attention.q_proj(self.pre_ca_norm(x))
         if step.cross_rope is not None:
             query = kernels.rotate(query, step.positions, *step.cross_rope, config.cross_num_heads)
-        mixed = kernels.attention(query, cross_key, cross_value, step.text_lengths)
+        mixed = kernels.guided_attention(
+            query, cross_key, cross_value, step.text_lengths, uncond_value
+        )
         x = x + self.cross_attention.o_proj(mixed)
         return x + self.mlp(self.pre_mlp_norm(x)), key, value
 
@@ -283,6 +297,7 @@ class Decoder(nn.Module):
         seqlens_k: Tensor,
         total_sequence_length: Tensor,
         text_lengths: Tensor,
+        uncond_value: Tensor,
         cross: list[Tensor],
         past: list[Tensor],
     ) -> tuple[Tensor, ...]:
@@ -292,8 +307,11 @@ class Decoder(nn.Module):
             tokens: int64, (rows, steps, channels), already delayed.
             seqlens_k: int32, (rows,): the position of each row's last step.
             total_sequence_length: int32, (1,): the largest of ``seqlens_k`` plus one.
-            text_lengths: int32, (rows,): real text positions of each row.
-            cross: Key and value of each layer in turn, (rows, heads, text, head_dim), from
+            text_lengths: int32, (texts,): real text positions of the conditional rows, which come
+                before the unconditional ones.
+            uncond_value: (layers, heads * head_dim): what the cross-attention of an unconditional
+                row gives, :class:`TextEncoder`'s value for a text of zeros.
+            cross: Key and value of each layer in turn, (texts, heads, text, head_dim), from
                 :class:`TextEncoder`.
             past: Key and value cache of each layer in turn, (rows, kv_heads, cache, head_dim).
 
@@ -317,7 +335,7 @@ class Decoder(nn.Module):
         caches = []
         for i, layer in enumerate(self.layers):
             at = slice(2 * i, 2 * i + 2)
-            x, key, value = layer(x, step, *cross[at], *past[at])
+            x, key, value = layer(x, step, *cross[at], uncond_value[i], *past[at])
             caches += [key, value]
         logits = self.logits(self.norm(x)).float()
         shape = (self.config.num_channels, self.config.vocab_size)

@@ -21,7 +21,7 @@ class Step:
         seqlens_k: int32, (rows,): the position of each row's last step, as GroupQueryAttention
             counts.
         total_sequence_length: int32, (1,): the largest of ``seqlens_k`` plus one.
-        text_lengths: int32, (rows,): real text positions of each row.
+        text_lengths: int32, (texts,): real text positions of each conditional row.
         positions: int64, (rows, steps): the same positions as ``seqlens_k``, of every step.
         mask: float32, (rows, 1, steps * groups, cache): 0 where a query may look, -inf where the
             cache holds its future; ``groups`` query heads share a key head, and follow each step.
@@ -104,12 +104,35 @@ class Kernels:
         weights = scores.masked_fill(padding, float("-inf")).softmax(-1).to(query.dtype)
         return (weights @ value).transpose(1, 2).flatten(-2)
 
+    def guided_attention(
+        self, query: Tensor, key: Tensor, value: Tensor, lengths: Tensor, unconditional: Tensor
+    ) -> Tensor:
+        """Cross-attention of the conditional rows, which come first; a constant for the others.
+
+        An unconditional row's text is all zeros, so the encoder gives every position the same
+        value, and attention, whatever its weights, returns just that.
+
+        Args:
+            query: (rows, steps, heads * head_dim).
+            key: (texts, heads, positions, head_dim), of the first ``texts`` rows.
+            value: The same.
+            lengths: int32, (texts,): how many positions of each are real.
+            unconditional: (heads * head_dim,): the value of the other rows.
+
+        Returns:
+            (rows, steps, heads * head_dim).
+        """
+        texts = len(lengths)
+        mixed = self.attention(query[:texts], key, value, lengths)
+        return torch.cat([mixed, unconditional.expand_as(query[texts:])])
+
     def cached_attention(
         self,
         qkv: Tensor,
         past_key: Tensor,
         past_value: Tensor,
         step: Step,
+        scales: tuple[Tensor, Tensor],  # noqa: ARG002 - the exporter's kernels need them
         *,
         num_heads: int,
         num_kv_heads: int,
@@ -121,6 +144,8 @@ class Kernels:
             past_key: (rows, kv_heads, cache, head_dim); rotated keys.
             past_value: The same, values.
             step: Where each row stands.
+            scales: float32, (1,), of the keys and of the values, should the cache hold 8-bit
+                levels; only exported graphs have such a cache.
             num_heads: Query heads.
             num_kv_heads: Key and value heads.
 

@@ -73,6 +73,25 @@ class Audio:
         write_audio(file, self.samples, self.sample_rate, format)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class AudioChunk:
+    """A piece of speech that is still being made.
+
+    Attributes:
+        samples: Mono, float32, shape ``(samples,)``; those of one chunk follow the last one's.
+        sample_rate: Samples per second.
+        index: Of the chunk, from 0.
+        start: Of its first sample in the whole.
+        is_last: Whether the speech ends with it. Speech of no frames is one empty chunk.
+    """
+
+    samples: NDArray[np.float32]
+    sample_rate: int
+    index: int
+    start: int
+    is_last: bool
+
+
 def write_audio(
     file: FilePath | BinaryIO,
     samples: NDArray[Any],

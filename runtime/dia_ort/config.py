@@ -20,9 +20,8 @@ class GenerationConfig:
             of a voice's codes, and the steps by which the last channel lags (15 in Dia-1.6B).
             ``None`` is the model's own limit.
         cfg_scale: Weight of classifier-free guidance, from 0 to 100: the logits that choose the
-            candidates are ``cond + cfg_scale * (cond - uncond)``. 0 switches guidance off and
-            halves the work. (``guidance_scale`` in transformers enters the same formula, but
-            there 1 means off.)
+            candidates are ``cond + cfg_scale * (cond - uncond)``. 0 switches guidance off.
+            (``guidance_scale`` in transformers enters the same formula, but there 1 means off.)
         temperature: Divisor of the logits, from 0 to 100. 0 is greedy: always the likeliest
             token, whatever ``top_p`` and ``seed`` are.
         top_p: Only the likeliest candidates whose probabilities reach this sum are drawn from;

@@ -3,6 +3,7 @@
 import logging
 import os
 import warnings
+from collections import deque
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any, Self
@@ -14,12 +15,13 @@ from dia_ort.artifacts import Artifact, find_artifact
 from dia_ort.audio import Audio, prepare_audio
 from dia_ort.codec import check_codes, decode_codes, encode_samples
 from dia_ort.config import GenerationConfig
-from dia_ort.decoder import DecoderBatch
+from dia_ort.decoder import DecoderBatch, slot_bytes
 from dia_ort.errors import InvalidAudioError, InvalidConfigError, ProviderError
-from dia_ort.generation import Utterance, run_batch
+from dia_ort.generation import Utterance
 from dia_ort.graphs import DAC_DECODER, DAC_ENCODER, DECODER, ENCODER
 from dia_ort.manifest import GraphInfo, Manifest
 from dia_ort.providers import Provider, open_session, resolve_provider
+from dia_ort.scheduler import Request, Scheduler
 from dia_ort.text import encode_text, has_speaker_tag
 from dia_ort.voice import Voice
 
@@ -39,9 +41,12 @@ class Dia:
         self.provider = provider
         self._threads = threads
         self._decoder_info = self._choose(DECODER)
-        self._encoder = self._open(self._choose(ENCODER))
+        encoder = self._open_encoder()
+        # On the CPU it takes 0.4 GB, and 0.06 s to open it again for the next script.
+        self._encoder = None if provider.device == "cpu" else encoder
         self._decoder = self._open(self._decoder_info)
         self._dac_decoder = self._open(self._choose(DAC_DECODER))
+        self._idle_decoder: deque[DecoderBatch] = deque(maxlen=1)  # kept from call to call
 
     @classmethod
     def load(
@@ -109,10 +114,7 @@ class Dia:
         *,
         max_batch: int = 8,
     ) -> list[Audio]:
-        """Speak several scripts; each comes out as it would alone, but for rounding.
-
-        onnxruntime's kernels may round differently with the number of rows they run, and one token
-        drawn differently parts two generations. With ``max_batch=1`` there is no difference.
+        """Speak several scripts at once; on the CPU provider each comes out as alone, bit for bit.
 
         Args:
             texts: The scripts. All are checked before the first is begun.
@@ -128,10 +130,9 @@ class Dia:
             raise InvalidConfigError("generate_batch takes a list of texts, and max_batch from 1.")
         config = config or GenerationConfig()
         requests = [self._request(text, config, voice) for text in texts]
-        for start in range(0, len(requests), max_batch):
-            for _ in self._run(requests[start : start + max_batch], config):
-                pass
-        return [self._audio(utterance) for _, utterance in requests]
+        for _ in self._run(requests, max_batch):
+            pass
+        return [self._audio(request.utterance) for request in requests]
 
     def generate_codes(
         self, text: str, config: GenerationConfig | None = None, voice: Voice | None = None
@@ -155,9 +156,8 @@ class Dia:
         Raises:
             InvalidTextError, InvalidConfigError, InvalidAudioError: As in :meth:`generate`.
         """
-        config = config or GenerationConfig()
-        request = self._request(text, config, voice)
-        return Generation(self, request[1], self._run([request], config))
+        request = self._request(text, config or GenerationConfig(), voice)
+        return Generation(self, request.utterance, self._run([request], 1))
 
     def decode_codes(self, codes: NDArray[np.integer]) -> NDArray[np.float32]:
         """Codes, (frames, channels), to mono samples, (frames * hop_length,).
@@ -199,10 +199,34 @@ class Dia:
 
         return encode_samples(run, mono, codec)
 
-    def _request(
-        self, text: str, config: GenerationConfig, voice: Voice | None
-    ) -> tuple[NDArray[np.int64], Utterance]:
-        """A script's tokens, and the utterance to be filled."""
+    def encode_text(self, script: NDArray[np.int64]) -> list[NDArray[Any]]:
+        """A script's tokens, (text,), to what :meth:`DecoderBatch.set_text` takes."""
+        lengths = np.array([len(script)], np.int32)
+        encoder = self._encoder or self._open_encoder()
+        cross: list[NDArray[Any]] = encoder.run(
+            None, {"tokens": script[None], "text_lengths": lengths}
+        )
+        return cross
+
+    def open_decoder(self, slots: int) -> DecoderBatch:
+        """The decoder's state for so many utterances: for those who step it themselves."""
+        return DecoderBatch(
+            self._decoder,
+            self.manifest.model,
+            self.provider,
+            *self._dtypes,
+            slots=slots,
+            unconditional=self.encode_text(np.zeros(1, np.int64)),
+        )
+
+    @property
+    def _dtypes(self) -> tuple[str, str]:
+        """Of the decoder's cross-attention and of its cache."""
+        compute = self._decoder_info.compute
+        return compute, self.manifest.cache or compute
+
+    def _request(self, text: str, config: GenerationConfig, voice: Voice | None) -> Request:
+        """Check what is to be spoken."""
         model, codec = self.manifest.model, self.manifest.codec
         prompt = np.zeros((0, model.num_channels), np.int64)
         if voice is not None:
@@ -220,54 +244,41 @@ class Dia:
             )
         if voice is not None:
             tokens = encode_text(voice.script(text), model.max_text, model.text_vocab_size)
-        return tokens, Utterance(model, config, prompt)
+        utterance = Utterance(model, config, prompt)
+        memory = slot_bytes(model, *self._dtypes, utterance.max_tokens, len(tokens))
+        return Request(tokens, utterance, memory)
 
-    def open_batch(
-        self, scripts: Sequence[NDArray[np.int64]], *, rows_per_slot: int
-    ) -> DecoderBatch:
-        """The decoder with a slot for each script, texts encoded: for those who step it themselves.
+    def _run(self, requests: Sequence[Request], max_batch: int) -> Iterator[None]:
+        """Run requests in the caller's thread; yields after every step. The first error ends it."""
+        if not requests:
+            return
+        decoder = self._take_decoder(min(max_batch, len(requests)))
+        scheduler = Scheduler(decoder, self.manifest.model, self.encode_text)
+        for request in requests:
+            scheduler.add(request)
+        try:
+            while not scheduler.idle:
+                for request in scheduler.tick():
+                    if request.error:
+                        raise request.error
+                yield
+        except GeneratorExit:  # left between two steps; after an error it may not be whole
+            for request in requests:
+                scheduler.cancel(request)
+            self._idle_decoder.append(decoder)
+            raise
+        self._idle_decoder.append(decoder)
 
-        Args:
-            scripts: Tokens of each, (text,), as from :func:`dia_ort.text.encode_text`.
-            rows_per_slot: 2 with guidance, 1 without.
-        """
-        batch = DecoderBatch(
-            self._decoder,
-            self.manifest.model,
-            self.provider,
-            self._decoder_info.compute,
-            slots=len(scripts),
-            rows_per_slot=rows_per_slot,
-            max_text=max(map(len, scripts)),
-        )
-        for slot, script in enumerate(scripts):
-            # The unconditional row has the text's length, and zeros for bytes.
-            tokens = np.zeros((rows_per_slot, len(script)), np.int64)
-            tokens[0] = script
-            lengths = np.full(rows_per_slot, len(script), np.int32)
-            cross = self._encoder.run(None, {"tokens": tokens, "text_lengths": lengths})
-            batch.set_text(slot, cross, len(script))
-        return batch
-
-    def _run(
-        self, requests: Sequence[tuple[NDArray[np.int64], Utterance]], config: GenerationConfig
-    ) -> Iterator[int]:
-        """Encode the texts and run the utterances; yields after every step."""
-        scripts, utterances = zip(*requests, strict=True)
-        batch = self.open_batch(scripts, rows_per_slot=2 if config.cfg_scale > 0 else 1)
-        yield from run_batch(batch, self.manifest.model, utterances)
+    def _take_decoder(self, slots: int) -> DecoderBatch:
+        """The decoder of an earlier call if it has the slots and no other thread has it."""
+        try:
+            decoder = self._idle_decoder.pop()
+        except IndexError:
+            return self.open_decoder(slots)
+        return decoder if decoder.slots >= slots else self.open_decoder(slots)
 
     def _audio(self, utterance: Utterance) -> Audio:
-        if utterance.finish_reason is None:
-            raise InvalidConfigError("this generation has not come to its end.")
-        codes = utterance.codes
-        return Audio(
-            samples=self.decode_codes(codes),
-            sample_rate=self.sample_rate,
-            codes=codes,
-            finish_reason=utterance.finish_reason,
-            seed=utterance.seed,
-        )
+        return utterance.audio(self.decode_codes(utterance.codes), self.sample_rate)
 
     def _choose(self, graph: str) -> GraphInfo:
         """The file of a graph that this provider is to run."""
@@ -284,9 +295,12 @@ class Dia:
             )
         return primary
 
-    def _open(self, info: GraphInfo) -> Any:
-        path = self.artifact.folder / info.file
-        return open_session(path, self.manifest.spec(info), self.provider, self._threads)
+    def _open(self, info: GraphInfo, *, prepack: bool = True) -> Any:
+        path, spec = self.artifact.folder / info.file, self.manifest.spec(info)
+        return open_session(path, spec, self.provider, self._threads, prepack=prepack)
+
+    def _open_encoder(self) -> Any:
+        return self._open(self._choose(ENCODER), prepack=False)
 
     @cached_property
     def _dac_encoder(self) -> Any:
@@ -310,7 +324,7 @@ class Generation:
     early keeps what is done: :attr:`codes` has it.
     """
 
-    def __init__(self, dia: Dia, utterance: Utterance, steps: Iterator[int]) -> None:
+    def __init__(self, dia: Dia, utterance: Utterance, steps: Iterator[None]) -> None:
         self._dia = dia
         self._utterance = utterance
         self._steps = steps

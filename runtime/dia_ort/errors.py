@@ -44,3 +44,19 @@ class ProviderError(DiaError, RuntimeError):
 
 class NumericalError(DiaError, FloatingPointError):
     """The model computed NaN or infinity."""
+
+
+class GenerationCancelledError(DiaError, RuntimeError):
+    """The generation was cancelled before its end."""
+
+
+class QueueFullError(DiaError, RuntimeError):
+    """The engine has as many requests as it may hold; take this one elsewhere, or later."""
+
+
+class EngineClosedError(DiaError, RuntimeError):
+    """The engine was closed: it takes no more requests, or gave this one up."""
+
+
+class EngineDiedError(DiaError, RuntimeError):
+    """The engine's thread ended by an error that was no single request's; open another engine."""

@@ -1,22 +1,19 @@
-"""The autoregressive loop, as a state machine per utterance.
+"""One utterance's way from step to step, as a state machine.
 
 An :class:`Utterance` knows one request's grid of tokens, its rules and its random numbers, and
-nothing of graphs. :func:`run_batch` feeds any number of them through the decoder, a few at a time.
+nothing of graphs. The :mod:`dia_ort.scheduler` feeds any number of them through the decoder.
 """
 
 import secrets
-from collections.abc import Iterator, Sequence
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dia_ort.audio import FinishReason
+from dia_ort.audio import Audio, FinishReason
 from dia_ort.config import GenerationConfig
 from dia_ort.delay import FREE, apply_delay, revert_delay
 from dia_ort.errors import InvalidConfigError
 from dia_ort.graphs import ModelSpec
-from dia_ort.sampling import SamplingParams, sample
 
 
 class Utterance:
@@ -30,6 +27,7 @@ class Utterance:
     Attributes:
         config: As given.
         seed: That the codes can be made again with.
+        max_tokens: The most steps.
         position: The latest step whose tokens are all known.
         finish_reason: How it ended; None while it has not.
 
@@ -47,12 +45,12 @@ class Utterance:
         self.finish_reason: FinishReason | None = None
         self._model = model
         self._delays = np.array(model.delay_pattern)
-        self._max_tokens = _check_max_tokens(config.max_tokens, model, frames)
+        self.max_tokens = _check_max_tokens(config.max_tokens, model, frames)
         self._random = np.random.Generator(np.random.PCG64(self.seed))
         self._first = frames + 1
         self._end: int | None = None  # the step of channel 0's EOS
         forced = apply_delay(prompt, model.delay_pattern, model.bos_token_id)
-        self._grid = np.full((self._max_tokens, model.num_channels), FREE)
+        self._grid = np.full((self.max_tokens, model.num_channels), FREE)
         self._grid[: len(forced)] = forced
 
     @property
@@ -89,6 +87,16 @@ class Utterance:
         codes = revert_delay(self._grid[self._first + frame : stop], self._model.delay_pattern)
         return np.where((codes >= 0) & (codes < self._model.eos_token_id), codes, 0)
 
+    def audio(self, samples: NDArray[np.float32], sample_rate: int) -> Audio:
+        """The finished speech, of the samples that :attr:`codes` were decoded to.
+
+        Raises:
+            InvalidConfigError: It is not finished.
+        """
+        if not self.done or self.finish_reason is None:
+            raise InvalidConfigError("this generation has not come to its end.")
+        return Audio(samples, sample_rate, self.codes, self.finish_reason, self.seed)
+
     def uniforms(self) -> NDArray[np.float64]:
         """This step's random numbers, (channels,), in [0, 1)."""
         return self._random.random(self._model.num_channels)
@@ -106,7 +114,7 @@ class Utterance:
         if self._end is None:
             if predicted[0] == model.eos_token_id:
                 self._end, self.finish_reason = step, "eos"
-            elif step >= self._max_tokens - model.max_delay:
+            elif step >= self.max_tokens - model.max_delay:
                 self._end, self.finish_reason = step, "length"
         if self._end is not None:
             since = step - self._end
@@ -133,60 +141,3 @@ def _check_max_tokens(max_tokens: int | None, model: ModelSpec, frames: int) -> 
             f"{least}{', or a shorter voice' if frames else ''}."
         )
     return max_tokens
-
-
-class Decoder(Protocol):
-    """What the loop needs of the decoder's state; see :class:`dia_ort.decoder.DecoderBatch`."""
-
-    rows_per_slot: int
-
-    def prefill(self, slot: int, tokens: NDArray[np.int64]) -> None:
-        """Fill a slot's cache with known steps, (steps, channels)."""
-
-    def step(self, tokens: NDArray[np.int64], positions: NDArray[np.int64]) -> NDArray[np.float32]:
-        """One step of the first slots: logits (slots, rows_per_slot, channels, vocabulary)."""
-
-    def move(self, source: int, target: int) -> None:
-        """Put the utterance of one slot into another."""
-
-
-def run_batch(decoder: Decoder, model: ModelSpec, utterances: Sequence[Utterance]) -> Iterator[int]:
-    """Run utterances to their ends, all at once; each keeps its own pace and ends on its own.
-
-    Args:
-        decoder: With one slot per utterance, in order, their texts set.
-        model: Rules and tokens.
-        utterances: Changed in place.
-
-    Yields:
-        After each step, how many are still running.
-    """
-    for slot, utterance in enumerate(utterances):
-        if len(utterance.prompt_steps):
-            decoder.prefill(slot, utterance.prompt_steps)
-    active = list(utterances)
-    params = None
-    while active:
-        params = params or SamplingParams.stack([u.config for u in active])
-        logits = decoder.step(
-            np.stack([u.tokens for u in active]), np.array([u.position for u in active])
-        )
-        predicted = sample(
-            logits[:, 0],
-            logits[:, 1] if decoder.rows_per_slot == 2 else None,
-            np.stack([u.uniforms() for u in active]),
-            params=params,
-            release=model.release,
-            eos_token_id=model.eos_token_id,
-        )
-        for utterance, tokens in zip(active, predicted, strict=True):
-            utterance.advance(tokens)
-        for slot in reversed(range(len(active))):
-            if active[slot].done:
-                last = len(active) - 1
-                if slot != last:
-                    decoder.move(last, slot)
-                    active[slot] = active[last]
-                active.pop()
-                params = None
-        yield len(active)

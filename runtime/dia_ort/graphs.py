@@ -126,16 +126,20 @@ def encoder_graph(model: ModelSpec, dtype: str) -> GraphSpec:
     )
 
 
-def decoder_graph(model: ModelSpec, dtype: str) -> GraphSpec:
+def decoder_graph(model: ModelSpec, dtype: str, cache_dtype: str | None = None) -> GraphSpec:
     """Any number of decoder steps; ``past`` and ``present`` may be the same memory.
 
     ``seqlens_k`` is the position of each row's last step, and ``total_sequence_length`` the
-    largest of them plus one, as onnxruntime's GroupQueryAttention counts.
+    largest of them plus one, as onnxruntime's GroupQueryAttention counts. Conditional rows, one
+    for each of ``texts``, come before the unconditional ones, whose cross-attention is the constant
+    ``uncond_value``.
     """
-    cross = ("rows", model.cross_num_heads, "text", model.cross_head_dim)
+    cross = ("texts", model.cross_num_heads, "text", model.cross_head_dim)
     cache = ("rows", model.num_kv_heads, "cache", model.head_dim)
 
-    def layers(key: str, value: str, axes: tuple[str | int, ...]) -> tuple[TensorSpec, ...]:
+    def layers(
+        key: str, value: str, dtype: str, axes: tuple[str | int, ...]
+    ) -> tuple[TensorSpec, ...]:
         names = cache_names(model.num_layers, key, value)
         return tuple(TensorSpec(name, dtype, axes) for name in names)
 
@@ -145,15 +149,20 @@ def decoder_graph(model: ModelSpec, dtype: str) -> GraphSpec:
             TensorSpec("tokens", "int64", ("rows", "steps", model.num_channels)),
             TensorSpec("seqlens_k", "int32", ("rows",)),
             TensorSpec("total_sequence_length", "int32", (1,)),
-            TensorSpec("text_lengths", "int32", ("rows",)),
-            *layers("cross_key", "cross_value", cross),
-            *layers("past_key", "past_value", cache),
+            TensorSpec("text_lengths", "int32", ("texts",)),
+            TensorSpec(
+                "uncond_value",
+                dtype,
+                (model.num_layers, model.cross_num_heads * model.cross_head_dim),
+            ),
+            *layers("cross_key", "cross_value", dtype, cross),
+            *layers("past_key", "past_value", cache_dtype or dtype, cache),
         ),
         outputs=(
             TensorSpec(
                 "logits", "float32", ("rows", "steps", model.num_channels, model.vocab_size)
             ),
-            *layers("present_key", "present_value", cache),
+            *layers("present_key", "present_value", cache_dtype or dtype, cache),
         ),
     )
 
@@ -176,15 +185,24 @@ def dac_encoder_graph(codec: CodecSpec) -> GraphSpec:
     )
 
 
-def graph_spec(name: str, model: ModelSpec, codec: CodecSpec, dtype: str) -> GraphSpec:
-    """The declaration of a graph whose key/value tensors have ``dtype``.
+def graph_spec(
+    name: str, model: ModelSpec, codec: CodecSpec, dtype: str, cache_dtype: str | None = None
+) -> GraphSpec:
+    """The declaration of a graph that computes in ``dtype``.
+
+    Args:
+        name: Which graph.
+        model: Shapes of the Dia.
+        codec: Shapes of the DAC.
+        dtype: Of its key/value tensors.
+        cache_dtype: Of the decoder's cache, where that is another.
 
     Raises:
         KeyError: If there is no such graph.
     """
     return {
         ENCODER: lambda: encoder_graph(model, dtype),
-        DECODER: lambda: decoder_graph(model, dtype),
+        DECODER: lambda: decoder_graph(model, dtype, cache_dtype),
         DAC_DECODER: lambda: dac_decoder_graph(codec),
         DAC_ENCODER: lambda: dac_encoder_graph(codec),
     }[name]()

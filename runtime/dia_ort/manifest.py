@@ -64,10 +64,16 @@ class Source:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Blocks:
-    """Block-wise quantisation: bits of each weight, and how many weights share a scale."""
+    """Quantisation of a matrix.
+
+    Attributes:
+        bits: Of each weight.
+        block_size: How many inputs of an output share a scale; None: all of them, and products
+            run in whole numbers, with one scale for each row of activations.
+    """
 
     bits: int
-    block_size: int
+    block_size: int | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +86,7 @@ class Manifest:
         dtype: As ``dia-export --dtype`` was given.
         quantization: By part of the model (encoder, decoder, logits, embedding); None where nothing
             is quantised.
+        cache: Dtype of the decoder's key/value cache; None: what the graph computes in.
         model: Shapes, tokens and rules of the Dia.
         codec: Shapes of the DAC.
         graphs: The ONNX files.
@@ -93,6 +100,7 @@ class Manifest:
     version: int
     dtype: Literal["fp32", "fp16", "bf16", "int8", "int4"]
     quantization: dict[str, Blocks] | None
+    cache: Literal["int8"] | None
     model: ModelSpec
     codec: CodecSpec
     graphs: tuple[GraphInfo, ...]
@@ -103,7 +111,7 @@ class Manifest:
 
     def spec(self, info: GraphInfo) -> GraphSpec:
         """The declared interface of one of :attr:`graphs`."""
-        return graph_spec(info.graph, self.model, self.codec, info.compute)
+        return graph_spec(info.graph, self.model, self.codec, info.compute, self.cache)
 
     def find(self, graph: str, compute: str) -> GraphInfo | None:
         """The file of a graph that computes in ``compute``, if there is one."""

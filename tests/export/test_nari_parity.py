@@ -144,7 +144,10 @@ def delayed(codes, steps):
 
 @torch.inference_mode()
 def run_torch(folder, text, tokens):
-    """All logits of forced tokens, (2, steps, channels, vocab), unconditional first."""
+    """All logits of forced tokens, (2, steps, channels, vocab), unconditional first.
+
+    Both rows are given a text, as upstream has it.
+    """
     opened = open_dia(folder)
     config, steps = opened.config, len(tokens)
     encoder, decoder = TextEncoder(config), Decoder(config)
@@ -160,6 +163,7 @@ def run_torch(folder, text, tokens):
         torch.full((2,), steps - 1, dtype=torch.int32),
         torch.tensor([steps], dtype=torch.int32),
         lengths,
+        torch.zeros(sizes.num_layers, sizes.cross_num_heads * sizes.cross_head_dim),
         encoder(ids, lengths),
         [cache] * (2 * sizes.num_layers),
     )

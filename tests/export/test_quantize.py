@@ -1,12 +1,21 @@
 """Block-wise quantisation, and its layout against the operators that read it."""
 
 import numpy as np
+import onnx_ir as ir
 import onnxruntime as ort
 import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
-from dia_export.quantize import _COLUMNS, dequantize_blockwise, quantize_blockwise
+from dia_export.quantize import (
+    _COLUMNS,
+    dequantize_blockwise,
+    quantize_blockwise,
+    quantize_columns,
+)
+from dia_export.weights import attach_weights
+from dia_models.checkpoint import Weight
+from dia_ort.manifest import Blocks
 
 BITS = [4, 8]
 
@@ -150,3 +159,55 @@ def test_gatherblockquantized_looks_up_the_dequantised_rows(bits, width, block_s
         block_size=block_size,
     )
     assert np.array_equal(found, restored[index])
+
+
+def test_columns():
+    """One scale for each output; the largest entry of each is kept exactly."""
+    weight = random_weight(100, 2 * _COLUMNS + 5)
+    weight[:, 3] = 0
+    levels, scales = quantize_columns(weight)
+    assert (levels.dtype, levels.shape) == (torch.int8, weight.shape)
+    assert (scales.dtype, scales.shape) == (torch.float32, weight.shape[1:])
+    error = (weight - levels * scales).abs()
+    assert (error <= scales * (0.5 + 1e-4)).all()
+    assert levels.abs().amax(0).tolist() == [0 if n == 3 else 127 for n in range(weight.shape[1])]
+    assert not levels[:, 3].any()
+
+
+@pytest.mark.parametrize("rows", [1, 2, 7, 64])
+def test_whole_number_products(rows):
+    """What a quantised matrix becomes computes x @ weight, each row as it would be alone."""
+    weight = random_weight(256, 80)
+    linear = ir.Value(name="w", shape=ir.Shape(weight.shape), type=ir.TensorType(ir.DataType.FLOAT))
+    x = ir.Value(name="x", shape=ir.Shape(["rows", 256]), type=ir.TensorType(ir.DataType.FLOAT))
+    node = ir.node("MatMul", [x, linear], name="product")
+    node.outputs[0].name = "y"
+    node.outputs[0].type = x.type
+    graph = ir.Graph(
+        [x],
+        node.outputs,
+        nodes=[node],
+        initializers=[linear],
+        opset_imports={"": 23},
+        name="decoder",
+    )
+    attach_weights(
+        ir.Model(graph, ir_version=10),
+        {"w": Weight(weight.shape, torch.float32, lambda: weight)},
+        storage="float32",
+        compute="float32",
+        quantization={"decoder": Blocks(bits=8, block_size=None)},
+    )
+    graph.opset_imports["com.microsoft"] = 1
+    model = ir.to_proto(ir.Model(graph, ir_version=10)).SerializeToString()
+    session = ort.InferenceSession(model, providers=["CPUExecutionProvider"])
+    inputs = random_weight(rows, 256, seed=1).numpy()
+    inputs[0] *= 1e4
+    if rows > 1:
+        inputs[1] = 0
+    outputs = session.run(None, {"x": inputs})[0]
+    want = inputs @ weight.numpy()
+    error = np.linalg.norm(outputs - want, axis=1)
+    assert (error <= 0.02 * np.linalg.norm(want, axis=1)).all()
+    alone = np.concatenate([session.run(None, {"x": inputs[i : i + 1]})[0] for i in range(rows)])
+    np.testing.assert_array_equal(outputs, alone)

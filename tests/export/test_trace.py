@@ -19,6 +19,7 @@ _NAMES = {
     TensorProto.BFLOAT16: "bfloat16",
     TensorProto.INT64: "int64",
     TensorProto.INT32: "int32",
+    TensorProto.INT8: "int8",
 }
 DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16", "int8": "float32"}
 
@@ -52,12 +53,15 @@ def test_names_dtypes_and_axes_are_the_declared_ones(exported, dtype):
         assert tensors(graph.output) == [dataclasses.astuple(t) for t in spec.outputs]
 
 
-def test_half_precision_graphs_have_half_precision_caches(exported):
-    for dtype in ("fp16", "bf16"):
-        graph = load(exported(dtype).folder, "decoder.onnx").graph
-        kinds = {name.partition(".")[0]: kind for name, kind, _ in tensors(graph.input)}
-        assert kinds["past_key"] == kinds["cross_value"] == DTYPES[dtype]
-        assert tensors(graph.output)[0][1] == "float32"  # the logits
+@pytest.mark.parametrize(
+    ("dtype", "cache"), [("fp16", "float16"), ("bf16", "bfloat16"), ("int8", "int8")]
+)
+def test_caches(exported, dtype, cache):
+    graph = load(exported(dtype).folder, "decoder.onnx").graph
+    kinds = {name.partition(".")[0]: kind for name, kind, _ in tensors(graph.input)}
+    assert kinds["past_key"] == kinds["past_value"] == cache
+    assert kinds["cross_key"] == kinds["uncond_value"] == DTYPES[dtype]
+    assert tensors(graph.output)[0][1] == "float32"  # the logits
 
 
 @pytest.mark.parametrize("name", GRAPH_NAMES)
@@ -107,17 +111,27 @@ def test_quantised_graphs_have_no_float_matrix_left(exported, dtype):
     for name in (ENCODER, DECODER):
         graph = load(exported(dtype).folder, f"{name}.onnx").graph
         counts = collections.Counter(node.op_type for node in graph.node)
-        assert counts["MatMul"] == counts["Gather"] == 0
-        assert counts["MatMulNBits"] > 5
+        assert counts["MatMul"] == 0
         assert counts["GatherBlockQuantized"] == 1
-    bits = {
-        attribute.i
-        for node in graph.node
-        if node.op_type == "MatMulNBits" and "logits" not in node.input[1]
-        for attribute in node.attribute
-        if attribute.name == "bits"
-    }
-    assert bits == {8 if dtype == "int8" else 4}
+        weights = {i.name for i in graph.initializer if len(i.dims) > 1}
+        assert not any(weights & set(n.input) for n in graph.node if n.op_type == "Gather")
+    products = 6 * LAYERS  # qkv, o, q, o, gate_up, down
+    in_blocks = products if dtype == "int4" else 0
+    assert counts["MatMulNBits"] == in_blocks
+    assert counts["MatMulIntegerToFloat"] == products - in_blocks + 1  # the logits
+
+
+def test_activations_have_a_scale_for_each_row(exported):
+    """One for all would let a request's neighbours in the batch change what it says."""
+    graph = load(exported("int8").folder, "decoder.onnx").graph
+    counts = collections.Counter(node.op_type for node in graph.node)
+    assert counts["DynamicQuantizeMatMul"] == counts["DynamicQuantizeLinear"] == 0
+    for node in graph.node:
+        if node.op_type == "ReduceMax":
+            assert node.input[1] == "activation.axis"
+    axis = next(i for i in graph.initializer if i.name == "activation.axis")
+    assert onnx.numpy_helper.to_array(axis).tolist() == [-1]
+    assert counts["ReduceMax"] == counts["MatMulIntegerToFloat"]
 
 
 @pytest.mark.parametrize("name", [ENCODER, DECODER])

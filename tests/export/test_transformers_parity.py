@@ -91,8 +91,10 @@ def test_logits(pair):
             attention_mask=torch.ones_like(tokens),
             decoder_input_ids=grid,
         ).logits.reshape(2, 9, 200, 1028)
-    batch = dia.open_batch([text], rows_per_slot=2)
-    batch.prefill(0, grid[0, :150].numpy())
+    batch = dia.open_decoder(1)
+    batch.set_text(0, dia.encode_text(text), len(text))
+    batch.prefill(0, grid[0, :64].numpy(), 0)
+    batch.prefill(0, grid[0, 64:150].numpy(), 64)
     for step in range(150, 200):
         logits = batch.step(grid[:1, step].numpy(), np.array([step]))
         np.testing.assert_allclose(logits[0], want[:, :, step].numpy(), atol=1e-4)

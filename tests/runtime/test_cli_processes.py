@@ -17,16 +17,16 @@ MAIN = "from dia_ort.cli import main; main()"
 # Slow speech without end: a line on stderr for each step.
 ENDLESS = f"""
 import sys, time
-import dia_ort.generation as generation
+import dia_ort.scheduler as scheduler
 
-sample = generation.sample
+sample = scheduler.sample
 
 def sample_slowly(*arguments, **named):
     time.sleep(0.005)
     print("step", file=sys.stderr, flush=True)
     return sample(*arguments, **named) % 1024
 
-generation.sample = sample_slowly
+scheduler.sample = sample_slowly
 {MAIN}
 """
 

@@ -359,7 +359,7 @@ def test_no_frames_no_file(dia_ort, tmp_path, monkeypatch):
     def sample(logits, *_, eos_token_id, **__):
         return np.full(logits.shape[:2], eos_token_id)
 
-    monkeypatch.setattr("dia_ort.generation.sample", sample)
+    monkeypatch.setattr("dia_ort.scheduler.sample", sample)
     code, _, err = dia_ort("speak", TEXT, "--model", "demo")
     assert code == 1
     assert "error: nothing was spoken" in err

@@ -10,6 +10,10 @@ from pathlib import Path
 from typing import Any
 
 
+class KilledError(RuntimeError):
+    """A measurement's process was killed, most likely for memory."""
+
+
 def run_apart(function: str, *arguments: object) -> dict[str, Any]:
     """Call a function in a new process.
 
@@ -18,22 +22,26 @@ def run_apart(function: str, *arguments: object) -> dict[str, Any]:
         *arguments: For it.
 
     Returns:
-        What it returned, and ``peak_rss_gb``: the most memory the process had resident.
+        What it returned, and ``peak_rss_gb``, unless that is in it: the most memory the process
+        had resident.
+
+    Raises:
+        KilledError: The process was killed.
     """
     with ProcessPoolExecutor(max_workers=1, mp_context=get_context("spawn")) as pool:
         try:
             return pool.submit(_call, function, arguments).result()
-        except BrokenProcessPool:
-            raise SystemExit(
+        except BrokenProcessPool as error:
+            raise KilledError(
                 f"{function} was killed, most likely for memory: measure fewer --dtypes, or a "
                 "smaller --model."
-            ) from None
+            ) from error
 
 
 def _call(function: str, arguments: tuple[object, ...]) -> dict[str, Any]:
     module, name = function.split(":")
     result: dict[str, Any] = getattr(importlib.import_module(module), name)(*arguments)
-    return result | {"peak_rss_gb": _peak_rss() / 1e9}
+    return {"peak_rss_gb": _peak_rss() / 1e9} | result
 
 
 def _peak_rss() -> int:

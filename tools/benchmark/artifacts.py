@@ -2,15 +2,11 @@
 
 import hashlib
 import importlib.util
-import math
 import time
 from pathlib import Path
 
-import onnx
-
 from benchmark.apart import run_apart
-from dia_ort.graphs import DECODER
-from dia_ort.manifest import GraphInfo, Manifest, read_manifest
+from dia_ort.manifest import GraphInfo, Manifest
 
 
 def ensure_artifact(root: Path, model: str, dtype: str) -> tuple[Path, dict[str, float] | None]:
@@ -25,13 +21,11 @@ def ensure_artifact(root: Path, model: str, dtype: str) -> tuple[Path, dict[str,
         The folder; and the seconds and peak memory of the export, None if there was none.
     """
     folder = root / f"{model}-{dtype}"
-    stamp = root / f"{folder.name}.sources"
-    digest = _sources_digest()
-    if folder.is_dir() and stamp.is_file() and stamp.read_text() == digest:
+    if is_current(folder):
         return folder, None
     root.mkdir(parents=True, exist_ok=True)
     figures = run_apart("benchmark.artifacts:export_artifact", model, dtype, folder)
-    stamp.write_text(digest)
+    mark_current(folder)
     return folder, figures
 
 
@@ -44,28 +38,27 @@ def export_artifact(model: str, dtype: str, folder: Path) -> dict[str, float]:
     return {"seconds": time.perf_counter() - started}
 
 
-def weight_bytes(folder: Path) -> int:
-    """Bytes of weights that one decoder step reads on the CPU provider.
-
-    Everything but the tables that rows are looked up in. The provider holds half-precision
-    weights as float32.
-    """
-    path = folder / cpu_graph(read_manifest(folder), DECODER).file
-    graph = onnx.load(path, load_external_data=False).graph
-    tables = {node.input[0] for node in graph.node if node.op_type == "Gather"}
-    return sum(
-        math.prod(weight.dims) * (1 if weight.data_type == onnx.TensorProto.UINT8 else 4)
-        for weight in graph.initializer
-        if weight.name not in tables
-    )
-
-
 def cpu_graph(manifest: Manifest, graph: str) -> GraphInfo:
     """The file that the CPU provider runs; every artifact has one that computes in float32."""
     info = manifest.find(graph, "float32")
     if info is None:
         raise SystemExit(f"the {manifest.dtype} export has no {graph} graph for the CPU provider.")
     return info
+
+
+def is_current(folder: Path) -> bool:
+    """Whether what a folder holds was exported by the code as it is."""
+    stamp = _stamp(folder)
+    return folder.is_dir() and stamp.is_file() and stamp.read_text() == _sources_digest()
+
+
+def mark_current(folder: Path) -> None:
+    """Note that the code as it is has exported into a folder."""
+    _stamp(folder).write_text(_sources_digest())
+
+
+def _stamp(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}.sources")
 
 
 def _sources_digest() -> str:

@@ -1,5 +1,9 @@
 """dia-ort's side of the comparison; runs without torch, as users do."""
 
+import json
+import subprocess
+import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -8,68 +12,101 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmark.artifacts import cpu_graph
+from benchmark.decoding import artifact_decoder, batch_steps, noise_text, time_steps
 from benchmark.settings import (
     CACHED_POSITIONS,
-    DAC_FRAMES,
     DAC_REPEATS,
-    ROWS,
-    SPEAK_FRAMES,
+    PREFILL_STEPS,
     TEXT_POSITIONS,
     WARM_UP_STEPS,
     Settings,
 )
 from dia_ort import Dia, GenerationConfig
-from dia_ort.artifacts import Artifact, find_artifact
+from dia_ort.artifacts import find_artifact
 from dia_ort.codec import decode_codes
-from dia_ort.decoder import DecoderBatch
-from dia_ort.generation import Utterance, run_batch
-from dia_ort.graphs import DAC_DECODER, DECODER, ENCODER
+from dia_ort.generation import Utterance
+from dia_ort.graphs import DAC_DECODER
 from dia_ort.providers import open_session, resolve_provider
+from dia_ort.scheduler import Request, Scheduler
+
+_ENCODER_REPEATS = 3
 
 
 def decoder_step(settings: Settings, folder: Path) -> dict[str, Any]:
-    """Time the decode loop, sampling included, and the graph within it.
+    """Time the runtime's own loop, sampling included, and the graph within it.
 
     Returns:
         One figure per step in each of ``step_ms``, ``graph_ms`` and ``outside_ms``, the first
-        being the sum of the others; ``prefill_s`` of the positions before.
+        being the sum of the others; ``prefill_s`` of the positions before; ``load_s``.
     """
-    artifact = find_artifact(folder)
-    model = artifact.manifest.model
-    random = np.random.default_rng(0)
-    text = np.zeros((ROWS, TEXT_POSITIONS), np.int64)
-    text[0] = random.integers(1, model.text_vocab_size, TEXT_POSITIONS)
-    lengths = np.full(ROWS, TEXT_POSITIONS, np.int32)
-    encoder = _open(artifact, ENCODER, settings)
-    cross = encoder.run(None, {"tokens": text, "text_lengths": lengths})
-
-    decoder = _TimedSession(_open(artifact, DECODER, settings))
-    batch = DecoderBatch(
-        decoder,
-        model,
-        resolve_provider("cpu"),
-        "float32",
-        slots=1,
-        rows_per_slot=ROWS,
-        max_text=TEXT_POSITIONS,
-    )
-    batch.set_text(0, cross, TEXT_POSITIONS)
-    voice = random.integers(0, model.eos_token_id, (CACHED_POSITIONS, model.num_channels))
-    steps = run_batch(batch, model, [_Endless(model, GenerationConfig(seed=0), voice)])
-    for _ in range(WARM_UP_STEPS):
-        next(steps)
+    decoder = artifact_decoder(folder)
+    model = decoder.model
+    started = time.perf_counter()
+    session = decoder.open(settings)
+    load_s = time.perf_counter() - started
+    cross = noise_text(model, TEXT_POSITIONS)
+    scheduler = Scheduler(decoder.batch(session, 1), model, lambda _text: cross)
+    shape = (CACHED_POSITIONS, model.num_channels)
+    voice = np.random.default_rng(0).integers(0, model.eos_token_id, shape)
+    utterance = _Endless(model, GenerationConfig(seed=0), voice)
+    scheduler.add(Request(np.zeros(TEXT_POSITIONS, np.int64), utterance))
+    while scheduler.steps < WARM_UP_STEPS:
+        scheduler.tick()
+    prefill_s = sum(session.calls[:-WARM_UP_STEPS])
     step_ms = []
     for _ in range(settings.steps):
         started = time.perf_counter()
-        next(steps)
+        scheduler.tick()
         step_ms.append((time.perf_counter() - started) * 1e3)
-    graph_ms = [seconds * 1e3 for seconds in decoder.calls[-settings.steps :]]
+    graph_ms = [seconds * 1e3 for seconds in session.calls[-settings.steps :]]
     return {
         "step_ms": step_ms,
         "graph_ms": graph_ms,
         "outside_ms": [a - b for a, b in zip(step_ms, graph_ms, strict=True)],
-        "prefill_s": decoder.calls[0],
+        "prefill_s": prefill_s,
+        "load_s": load_s,
     }
+
+
+def batches(settings: Settings, folder: Path) -> dict[str, Any]:
+    """Time steps of several utterances at once: ``step_ms@N`` for each number."""
+    return batch_steps(settings, artifact_decoder(folder), settings.batches)
+
+
+def growth_by_text(settings: Settings, folder: Path) -> dict[str, Any]:
+    """``step_ms@N`` and ``encoder_s@N`` for texts of N positions."""
+    decoder = artifact_decoder(folder)
+    session = decoder.open(settings)
+    dia = Dia.load(folder, provider="cpu", threads=settings.threads)
+    figures: dict[str, Any] = {}
+    for length in settings.texts:
+        script = np.full(length, ord("a"))
+        timings = []
+        for _ in range(1 + _ENCODER_REPEATS):
+            started = time.perf_counter()
+            dia.encode_text(script)
+            timings.append(time.perf_counter() - started)
+        figures[f"encoder_s@{length}"] = timings[1:]
+        figures[f"step_ms@{length}"] = time_steps(settings, decoder, session, text=length)
+    return figures
+
+
+def growth_by_position(settings: Settings, folder: Path) -> dict[str, Any]:
+    """``step_ms@N``, and ``prefill_s@N`` of the steps of a voice that lead there, at position N."""
+    decoder = artifact_decoder(folder)
+    session = decoder.open(settings)
+    figures: dict[str, Any] = {}
+    for position in settings.positions:
+        batch = decoder.batch(session, 1)
+        batch.set_text(0, noise_text(decoder.model, TEXT_POSITIONS), TEXT_POSITIONS)
+        batch.fill(position)
+        shape = (PREFILL_STEPS, decoder.model.num_channels)
+        tokens = np.random.default_rng(0).integers(0, decoder.model.eos_token_id, shape)
+        started = time.perf_counter()
+        batch.prefill(0, tokens, position - PREFILL_STEPS)
+        figures[f"prefill_s@{position}"] = time.perf_counter() - started
+        figures[f"step_ms@{position}"] = time_steps(settings, decoder, session, position=position)
+    return figures
 
 
 def dac_decode(settings: Settings, folder: Path) -> dict[str, Any]:
@@ -80,15 +117,17 @@ def dac_decode(settings: Settings, folder: Path) -> dict[str, Any]:
     """
     artifact = find_artifact(folder)
     codec = artifact.manifest.codec
-    session = _open(artifact, DAC_DECODER, settings)
+    info = cpu_graph(artifact.manifest, DAC_DECODER)
+    spec = artifact.manifest.spec(info)
+    session = open_session(folder / info.file, spec, resolve_provider("cpu"), settings.threads)
 
     def run(window: NDArray[np.int64]) -> NDArray[np.float32]:
         samples: NDArray[np.float32] = session.run(None, {"codes": window})[0]
         return samples
 
-    shape = (DAC_FRAMES, codec.num_codebooks)
+    shape = (settings.dac_frames, codec.num_codebooks)
     codes = np.random.default_rng(0).integers(0, codec.codebook_size, shape)
-    duration = DAC_FRAMES * codec.hop_length / codec.sample_rate
+    duration = settings.dac_frames * codec.hop_length / codec.sample_rate
     timings = []
     for _ in range(1 + DAC_REPEATS):
         started = time.perf_counter()
@@ -98,22 +137,42 @@ def dac_decode(settings: Settings, folder: Path) -> dict[str, Any]:
 
 
 def speak(settings: Settings, folder: Path) -> dict[str, Any]:
-    """Load a model and speak, as a program would that does nothing else.
+    """Time a whole ``dia-ort speak``, from before the interpreter starts to after it has ended.
+
+    The model's files are in the system's cache.
 
     Returns:
-        ``load_s``: of the first ``Dia.load``, onnxruntime's import included; ``speak_s`` and
-        ``audio_s``, what was spoken.
+        ``whole_s``; ``speed``: seconds of audio per second of it; and the figures of
+        :mod:`benchmark.spoken`, whose moments become ``first_step_s`` and ``steps_s``.
     """
-    started = time.perf_counter()
-    dia = Dia.load(folder, provider="cpu", threads=settings.threads)
-    loaded = time.perf_counter()
-    text = "[S1] " + "All that is gold does not glitter. " * 3
-    max_tokens = SPEAK_FRAMES + dia.manifest.model.max_delay + 1
-    audio = dia.generate(text, GenerationConfig(max_tokens=max_tokens, seed=0))
+    artifact = find_artifact(folder)
+    for name in artifact.manifest.files:
+        (folder / name).read_bytes()
+    frames = settings.speak_frames
+    tokens = frames + artifact.manifest.model.max_delay + 1
+    with tempfile.TemporaryDirectory() as scratch:
+        options = [
+            *("--model", folder, "--provider", "cpu", "--seed", 0, "--max-tokens", tokens),
+            *("--output", Path(scratch) / "speech.wav", "--quiet"),
+            *(("--threads", settings.threads) if settings.threads else ()),
+        ]
+        text = "[S1] " + "All that is gold does not glitter. " * 3
+        program = Path(__file__).with_name("spoken.py")
+        command = [sys.executable, str(program), "speak", text, *map(str, options)]
+        started = time.time()
+        done = subprocess.run(command, check=False, capture_output=True, text=True)
+        whole_s = time.time() - started
+    if done.returncode:
+        raise RuntimeError(f"dia-ort speak failed: {done.stderr}")
+    figures = json.loads(done.stdout.splitlines()[-1])
+    first, last = figures.pop("first_step"), figures.pop("last_step")
+    codec = artifact.manifest.codec
     return {
-        "load_s": loaded - started,
-        "speak_s": time.perf_counter() - loaded,
-        "audio_s": len(audio.samples) / audio.sample_rate,
+        "first_step_s": first - started,
+        "steps_s": last - first,
+        "whole_s": whole_s,
+        "speed": frames * codec.hop_length / codec.sample_rate / whole_s,
+        **figures,
     }
 
 
@@ -123,25 +182,3 @@ class _Endless(Utterance):
     @property
     def done(self) -> bool:
         return False
-
-
-class _TimedSession:
-    """A session that notes how long each call of its graph took, in seconds."""
-
-    def __init__(self, session: Any) -> None:
-        self._session = session
-        self.calls: list[float] = []
-
-    def io_binding(self) -> Any:
-        return self._session.io_binding()
-
-    def run_with_iobinding(self, binding: Any) -> None:
-        started = time.perf_counter()
-        self._session.run_with_iobinding(binding)
-        self.calls.append(time.perf_counter() - started)
-
-
-def _open(artifact: Artifact, graph: str, settings: Settings) -> Any:
-    info = cpu_graph(artifact.manifest, graph)
-    path, spec = artifact.folder / info.file, artifact.manifest.spec(info)
-    return open_session(path, spec, resolve_provider("cpu"), settings.threads)

@@ -1,4 +1,4 @@
-"""What dia-ort is compared with: transformers' decoder and torch's DAC, both eager."""
+"""What a decoder step is compared with: transformers, eager."""
 
 import dataclasses
 import time
@@ -10,8 +10,6 @@ from transformers import DiaForConditionalGeneration
 
 from benchmark.settings import (
     CACHED_POSITIONS,
-    DAC_FRAMES,
-    DAC_REPEATS,
     ROWS,
     TEXT_POSITIONS,
     WARM_UP_STEPS,
@@ -19,9 +17,6 @@ from benchmark.settings import (
 )
 from dia_export.exporter import RANDOM_MODELS
 from dia_models.config import DiaConfig
-from dia_models.dac import DacDecoder
-from dia_models.dia import load_weights
-from dia_models.random_weights import random_dac
 
 
 @torch.inference_mode()
@@ -31,7 +26,8 @@ def decoder_step(settings: Settings, dtype: str) -> dict[str, Any]:
     Returns:
         ``step_ms``, one figure per step; ``prefill_s`` of the positions before.
     """
-    _set_threads(settings)
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
     torch.manual_seed(0)
     torch.set_default_dtype(getattr(torch, dtype))
     config = RANDOM_MODELS[settings.model][0]
@@ -62,28 +58,6 @@ def decoder_step(settings: Settings, dtype: str) -> dict[str, Any]:
         cache = forward(tokens[:, position : position + 1], cache)
         step_ms.append((time.perf_counter() - started) * 1e3)
     return {"step_ms": step_ms[WARM_UP_STEPS:], "prefill_s": prefill_s}
-
-
-@torch.inference_mode()
-def dac_decode(settings: Settings) -> dict[str, Any]:
-    """Time the codec's decoder in torch, all frames at once.
-
-    Returns:
-        ``seconds_per_second`` of audio, one figure per repeat.
-    """
-    _set_threads(settings)
-    dac = random_dac(RANDOM_MODELS[settings.model][1])
-    config = dac.config
-    module = DacDecoder(config).eval()
-    load_weights(module, dac.weights)
-    codes = torch.randint(0, config.codebook_size, (1, config.num_codebooks, DAC_FRAMES))
-    duration = DAC_FRAMES * config.hop_length / config.sample_rate
-    timings = []
-    for _ in range(1 + DAC_REPEATS):
-        started = time.perf_counter()
-        module(codes)
-        timings.append((time.perf_counter() - started) / duration)
-    return {"seconds_per_second": timings[1:]}
 
 
 def transformers_config(config: DiaConfig) -> TransformersConfig:
@@ -119,8 +93,3 @@ def _renamed(config: Any) -> dict[str, Any]:
     return {_NAMES.get(name, name): value for name, value in values.items()} | {
         "rope_parameters": {"rope_type": "default", "rope_theta": theta}
     }
-
-
-def _set_threads(settings: Settings) -> None:
-    if settings.threads:
-        torch.set_num_threads(settings.threads)

@@ -1,0 +1,405 @@
+"""The engine: requests of any threads, run together by one thread of its own."""
+
+import atexit
+import os
+import re
+import threading
+import time
+import weakref
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dia_ort.audio import Audio, AudioChunk
+from dia_ort.config import GenerationConfig
+from dia_ort.dia import Dia
+from dia_ort.errors import (
+    DiaError,
+    EngineClosedError,
+    EngineDiedError,
+    InvalidConfigError,
+    QueueFullError,
+)
+from dia_ort.scheduler import Request, Scheduler
+from dia_ort.streams import AudioStream, FrameStream, Progress, Stream
+from dia_ort.voice import Voice
+
+CHUNK_FRAMES = (4, 8, 16, 32, 64)
+"""Frames of the first chunks of audio, so that the first one is there soon; the last repeats."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineStats:
+    """What an engine is doing.
+
+    Attributes:
+        queued: Requests that wait for a slot.
+        running: Requests that have one.
+        steps: Decoder steps since the engine was opened, each of all that ran.
+        frames: Complete frames of all requests, 86.13 to the second of audio.
+    """
+
+    queued: int
+    running: int
+    steps: int
+    frames: int
+
+
+class Engine:
+    """Speaks for many at once: requests join the running ones at any step, and leave at their end.
+
+    On the CPU provider, a request's codes are the same as alone, bit for bit, whoever runs beside
+    it. Requests are begun in the order in which they came. All methods are for any thread.
+
+    Use it in a ``with`` block: its end waits for all requests, and an exception in it gives them
+    up. An engine that is dropped, or that is open when Python ends, gives them up too.
+
+    Args:
+        dia: The model.
+        max_batch: The most requests that run at once.
+        max_queue: The most that wait besides.
+        memory_limit: The most bytes that the running requests' caches may take, each counted with
+            its ``max_tokens``; None: half of the memory that is available, where the system tells
+            (on a GPU, give the GPU's).
+
+    Raises:
+        InvalidConfigError: A limit is less than 1 (``max_queue``: 0).
+    """
+
+    def __init__(
+        self,
+        dia: Dia,
+        *,
+        max_batch: int = 8,
+        max_queue: int = 256,
+        memory_limit: int | None = None,
+    ) -> None:
+        if max_batch < 1 or max_queue < 0 or (memory_limit is not None and memory_limit < 1):
+            raise InvalidConfigError(
+                f"max_batch is {max_batch}, max_queue {max_queue} and memory_limit {memory_limit}: "
+                "give at least 1, 0 and 1."
+            )
+        if memory_limit is None:
+            memory_limit = _half_of_the_memory()
+        self._dia = dia
+        self._worker = _Worker(dia, max_batch, max_queue, memory_limit)
+        # The thread keeps no engine alive. SimpleQueue.put may interrupt anything, itself too.
+        weakref.finalize(self, self._worker.inbox.put, self._worker.abort).atexit = False
+        self._worker.start()
+
+    def submit(
+        self, text: str, config: GenerationConfig | None = None, voice: Voice | None = None
+    ) -> "GenerationHandle":
+        """Take a request, to be begun when there is room. Does not wait.
+
+        Args:
+            text: As in :meth:`dia_ort.Dia.generate`.
+            config: Settings; None takes upstream's defaults.
+            voice: To go on in.
+
+        Raises:
+            InvalidTextError, InvalidAudioError: As in :meth:`dia_ort.Dia.generate`.
+            InvalidConfigError: As there; or its cache would never fit into ``memory_limit``.
+            QueueFullError: ``max_batch`` run and ``max_queue`` wait.
+            EngineClosedError: The engine was closed.
+            EngineDiedError: The engine's thread has failed.
+        """
+        request = self._dia._request(text, config or GenerationConfig(), voice)  # noqa: SLF001
+        handle = GenerationHandle(request, self._worker)
+        self._worker.submit(request, handle._progress)  # noqa: SLF001 - parts of one interface
+        return handle
+
+    @property
+    def stats(self) -> EngineStats:
+        """What it is doing now."""
+        return self._worker.stats()
+
+    def close(self, *, drain: bool = True, timeout: float | None = None) -> None:
+        """Take no more requests, and leave no thread behind.
+
+        It blocks; in asyncio, ``await asyncio.to_thread(engine.close)``.
+
+        Args:
+            drain: Wait until all requests have ended; else give them up at the next step, with an
+                :class:`EngineClosedError` each.
+            timeout: Give them up after so many seconds of waiting; None: wait as long as it takes.
+        """
+        self._worker.close(drain=drain, timeout=timeout)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close(drain=kind is None)
+
+
+class GenerationHandle:
+    """A request that an engine has taken. All its methods are for any thread.
+
+    Attributes:
+        seed: That generates the same codes again.
+    """
+
+    def __init__(self, request: Request, worker: "_Worker") -> None:
+        self.seed = request.utterance.seed
+        self._request = request
+        self._worker = worker
+        self._progress = Progress(request.utterance)
+        self._progress.ended.add_done_callback(self._on_end)
+        self._is_streamed = False
+        self._lock = threading.Lock()
+        self._samples: Future[NDArray[np.float32]] | None = None
+
+    @property
+    def done(self) -> bool:
+        """Whether it has ended: all codes are there, or it failed or was cancelled."""
+        return self._progress.ended.done()
+
+    @property
+    def codes(self) -> NDArray[np.int64]:
+        """The complete frames so far, (frames, channels)."""
+        return self._request.utterance.codes
+
+    def cancel(self) -> None:
+        """Ask for an end at the next step; :meth:`result` and the streams then say so by raising.
+
+        What is done stays in :attr:`codes`. Nothing happens if it has ended.
+        """
+        self._worker.cancel(self._request)
+
+    def result(self, timeout: float | None = None) -> Audio:
+        """Wait for the finished speech, the same as :meth:`dia_ort.Dia.generate` gives.
+
+        Args:
+            timeout: The most seconds to wait; None: as long as it takes.
+
+        Raises:
+            TimeoutError: It is not finished by then; it goes on.
+            GenerationCancelledError: It was cancelled.
+            EngineClosedError: The engine was closed before its end.
+            EngineDiedError: The engine's thread has failed.
+            NumericalError: The logits are not finite.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        self._progress.ended.result(timeout)
+        left = None if deadline is None else max(deadline - time.monotonic(), 0)
+        samples = self._decode().result(left)
+        return self._request.utterance.audio(samples, self._worker.codec.sample_rate)
+
+    def frames(self) -> Stream[NDArray[np.int64]]:
+        """Codes as they are finished: all new complete frames at a time, (frames, channels).
+
+        For ``for`` and ``async for``. Leaving the loop early leaves the request running:
+        :meth:`cancel` it if nobody wants it. Errors are those of :meth:`result`, after the frames.
+        """
+        self._is_streamed = True
+        return FrameStream(self._progress)
+
+    def audio(self, chunk_frames: Sequence[int] = CHUNK_FRAMES) -> Stream[AudioChunk]:
+        """Audio as it is finished. The chunks, joined, are the result's samples but for rounding.
+
+        For ``for`` and ``async for``, as :meth:`frames`. Each chunk is decoded when it is asked
+        for, once, with ``CodecSpec.context_frames`` of its neighbours on both sides.
+
+        Args:
+            chunk_frames: Frames of the first chunk, the second, and so on; the last number counts
+                for all that follow.
+
+        Raises:
+            InvalidConfigError: There are no such numbers, or some are less than 1.
+        """
+        if not chunk_frames or min(chunk_frames) < 1:
+            raise InvalidConfigError(f"chunk_frames is {chunk_frames!r}: give numbers from 1.")
+        self._is_streamed = True
+        worker = self._worker
+        return AudioStream(self._progress, worker.decode, worker.codec, chunk_frames)
+
+    def _on_end(self, ended: Future[None]) -> None:
+        """Decode beside what runs on, but not what was taken as a stream."""
+        if not ended.exception() and not self._is_streamed:
+            self._decode()
+
+    def _decode(self) -> Future[NDArray[np.float32]]:
+        """All samples; they are decoded once."""
+        with self._lock:
+            if self._samples is None:
+                self._samples = self._worker.decode(self.codes)
+            return self._samples
+
+
+class _Worker(threading.Thread):
+    """The engine's thread, and another one for the codec. Others leave it calls in its inbox."""
+
+    def __init__(self, dia: Dia, max_batch: int, max_queue: int, memory_limit: int | None) -> None:
+        # Daemonic: Python does not wait for it before _abort_all has told it to end.
+        super().__init__(name="dia-ort-engine", daemon=True)
+        self.codec = dia.manifest.codec
+        self.inbox: SimpleQueue[Callable[[], None]] = SimpleQueue()
+        self._dia = dia
+        self._capacity = max_batch + max_queue
+        self._scheduler = Scheduler(
+            dia.open_decoder(max_batch), dia.manifest.model, dia.encode_text, memory_limit
+        )
+        self._decoding = ThreadPoolExecutor(1, "dia-ort-codec")
+        self._lock = threading.Lock()  # of what follows
+        self._open: dict[Request, Progress] = {}
+        self._closed = False
+        self._cause: BaseException | None = None  # of its death
+        self._final: EngineStats | None = None
+        # Its own:
+        self._draining = False
+        self._aborted = False
+
+    # For any thread
+
+    def submit(self, request: Request, progress: Progress) -> None:
+        with self._lock:
+            if self._closed or not self.is_alive():
+                raise self._refusal()
+            self._scheduler.check(request)
+            if len(self._open) >= self._capacity:
+                raise QueueFullError(
+                    f"the engine has {len(self._open)} requests, as many as it may hold: submit "
+                    "this one later, or raise max_queue."
+                )
+            self._open[request] = progress
+            self.inbox.put(partial(self._add, request))
+
+    def cancel(self, request: Request) -> None:
+        self.inbox.put(partial(self._cancel, request))
+
+    def decode(self, codes: NDArray[np.int64]) -> Future[NDArray[np.float32]]:
+        try:
+            return self._decoding.submit(self._decode, codes)
+        except RuntimeError:  # the engine was closed: who asks does it
+            future: Future[NDArray[np.float32]] = Future()
+            future.set_result(self._decode(codes))
+            return future
+
+    def _decode(self, codes: NDArray[np.int64]) -> NDArray[np.float32]:
+        if self._aborted:
+            raise self._refusal()
+        return self._dia.decode_codes(codes)
+
+    def stats(self) -> EngineStats:
+        with self._lock:
+            return self._final or self._current()
+
+    def close(self, *, drain: bool, timeout: float | None) -> None:
+        with self._lock:
+            self._closed = True
+        self.inbox.put(self._drain)
+        try:
+            if drain:
+                self.join(timeout)
+        finally:  # Ctrl-C too
+            self.inbox.put(self.abort)
+            self.join()
+            self._decoding.shutdown()
+
+    # For its own
+
+    def run(self) -> None:
+        try:
+            while not self._aborted and not (self._draining and self._scheduler.idle):
+                self._receive()
+                if not self._aborted:
+                    self._tick()
+        except BaseException as error:  # noqa: BLE001 - whoever waits is to hear of it
+            self._cause = error
+        with self._lock:
+            self._closed = True
+            left, self._open = self._open, {}
+            self._final = self._current()
+            del self._scheduler  # and the decoder's memory: handles may be kept
+        for progress in left.values():
+            progress.finish(self._refusal())
+        self._decoding.shutdown(wait=False)
+
+    def abort(self) -> None:
+        self._aborted = True
+
+    def _drain(self) -> None:
+        self._draining = True
+
+    def _receive(self) -> None:
+        """Make the calls in the inbox, and wait for one if there is nothing else to do."""
+        try:
+            self.inbox.get(block=self._scheduler.idle)()
+            while True:
+                self.inbox.get_nowait()()
+        except Empty:
+            pass
+
+    def _tick(self) -> None:
+        for request in self._scheduler.tick():
+            if request.done:
+                self._finish(request)
+            else:
+                self._open[request].notify()
+
+    def _add(self, request: Request) -> None:
+        self._scheduler.add(request)
+
+    def _cancel(self, request: Request) -> None:
+        if not request.done:
+            self._scheduler.cancel(request)
+            self._finish(request)
+
+    def _finish(self, request: Request) -> None:
+        with self._lock:
+            progress = self._open.pop(request)
+        progress.finish(request.error)
+
+    def _current(self) -> EngineStats:
+        running = self._scheduler.num_active if self._open else 0
+        return EngineStats(
+            queued=max(len(self._open) - running, 0),  # the two change one after the other
+            running=running,
+            steps=self._scheduler.steps,
+            frames=self._scheduler.frames,
+        )
+
+    def _refusal(self) -> DiaError:
+        """Why it takes no requests, and has given up those it had."""
+        if self._closed and not self._cause:
+            return EngineClosedError("the engine was closed.")
+        reason = repr(self._cause) if self._cause else "a forked process has none of its threads"
+        error = EngineDiedError(f"the engine has died ({reason}): open another one.")
+        error.__cause__ = self._cause
+        return error
+
+
+@atexit.register
+def _abort_all() -> None:
+    """End the threads of open engines before onnxruntime is unloaded under them."""
+    for thread in threading.enumerate():
+        if isinstance(thread, _Worker):
+            thread.close(drain=False, timeout=None)
+
+
+def _half_of_the_memory() -> int | None:
+    """Half of what is available; where only the machine's size is known, half of that."""
+    try:
+        available = re.search(r"MemAvailable: *(\d+) kB", Path("/proc/meminfo").read_text("ascii"))
+        if available:
+            return int(available[1]) * 1024 // 2
+    except OSError:
+        pass
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+    except (AttributeError, ValueError, OSError):  # Windows has no sysconf
+        return None
