@@ -19,7 +19,7 @@ from dia_export.calibrate import calibrate_cache, set_cache_scales
 from dia_export.errors import ExportError, OutputExistsError
 from dia_export.recipes import RECIPES, Dtype, Recipe
 from dia_export.trace import build_module, codec_spec, model_spec, trace
-from dia_export.verify import Figures, Reference, check_graph
+from dia_export.verify import TOLERANCES, Figures, Reference, check_graph
 from dia_export.weights import attach_weights
 from dia_models.checkpoint import DacCheckpoint, DiaCheckpoint, Weight, open_dac, open_dia
 from dia_models.random_weights import (
@@ -124,7 +124,7 @@ def export(
     _refuse_taken(target, force=force)  # before anything is downloaded
     dia, dac = open_sources(text, codec, revision, seed)
     with _published(target) as folder:
-        exporter = _Exporter(folder, dia, dac, RECIPES[dtype], progress)
+        exporter = Exporter(folder, dia, dac, RECIPES[dtype], progress)
         reports = exporter.run(Reference(dia, dac) if verify else None)
     return ExportResult(target, reports)
 
@@ -197,8 +197,16 @@ def _put(folder: Path, target: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-class _Exporter:
-    """One export: traces, writes and verifies each graph in turn, then writes the manifest."""
+class Exporter:
+    """One export: traces, writes and verifies each graph in turn, then writes the manifest.
+
+    Args:
+        folder: Where the files go; it exists.
+        dia: The model.
+        dac: The codec.
+        recipe: What the weights become.
+        progress: Told of every stage.
+    """
 
     def __init__(
         self,
@@ -230,7 +238,7 @@ class _Exporter:
         started = time.monotonic()
         infos, shared = [], None
         for compute in computes:
-            info, written = self._write_graph(graph, compute, shared)
+            info, written = self.write_graph(graph, compute, shared)
             shared = shared or written
             infos.append(info)
         seconds = (time.monotonic() - started) / len(infos)
@@ -246,7 +254,9 @@ class _Exporter:
             if cases is not None and info.compute != "bfloat16":
                 self._progress(f"{info.file}: verify", 0, 1)
                 spec = graph_spec(graph, self._model, self._codec, info.compute, self._recipe.cache)
-                figures = check_graph(self._folder / info.file, spec, cases, self._recipe.dtype)
+                figures = check_graph(
+                    self._folder / info.file, spec, cases, TOLERANCES[self._recipe.dtype]
+                )
                 self._progress(f"{info.file}: verify", 1, 1)
             size = (self._folder / info.file).stat().st_size
             if info.data and index == 0:
@@ -258,10 +268,20 @@ class _Exporter:
                 )
             )
 
-    def _write_graph(
+    def write_graph(
         self, graph: GraphName, compute: Compute, shared: ir.Model | None
     ) -> tuple[GraphInfo, ir.Model]:
-        """Write one graph; the second for another compute dtype uses the first's weight file."""
+        """Write one graph.
+
+        Args:
+            graph: Which.
+            compute: The dtype it computes in.
+            shared: None, or what this returned for the graph in another dtype, whose weight file
+                the new one uses.
+
+        Returns:
+            What the manifest says of it, and the model as written.
+        """
         path = self._folder / (f"{graph}.onnx" if shared is None else f"{graph}.{compute}.onnx")
         data = f"{graph}.onnx.data"
         self._progress(f"{path.name}: trace", 0, 1)

@@ -193,9 +193,8 @@ def reference():
 def check(exported, graph, cases, dtype="fp32"):
     artifact = find_artifact(exported(dtype).folder)
     info = next(info for info in artifact.manifest.graphs if info.graph == graph)
-    return check_graph(
-        artifact.folder / info.file, artifact.manifest.spec(info), cases, artifact.manifest.dtype
-    )
+    spec = artifact.manifest.spec(info)
+    return check_graph(artifact.folder / info.file, spec, cases, TOLERANCES[dtype])
 
 
 def altered(case, name, change):

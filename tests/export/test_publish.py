@@ -39,7 +39,7 @@ def quick(monkeypatch, exported):
         shutil.copytree(source, self._folder, dirs_exist_ok=True)
         return []
 
-    monkeypatch.setattr(exporter._Exporter, "run", run)
+    monkeypatch.setattr(exporter.Exporter, "run", run)
 
 
 def failing(error, *, at):
@@ -79,13 +79,13 @@ def test_a_full_disk(models, monkeypatch, graph):
 
 
 def test_a_full_disk_at_the_manifest(models, monkeypatch, quick):
-    real = exporter._Exporter.run
+    real = exporter.Exporter.run
 
     def run(self, reference):
         real(self, reference)
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(exporter._Exporter, "run", run)
+    monkeypatch.setattr(exporter.Exporter, "run", run)
     with pytest.raises(ExportError, match="No space left"):
         export("tiny-random", dtype="int8", output=models / "x")
     assert listing(models) == {}
