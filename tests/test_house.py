@@ -35,11 +35,12 @@ HEAVY = {
 }
 
 PUBLIC_API = """
-Audio(samples, sample_rate, codes, finish_reason, seed)
+Audio(samples, sample_rate, codes, finish_reason, seed, text='', codec=None)
 Audio.duration
 Audio.save(file, format=None)
 AudioChunk(samples, sample_rate, index, start, is_last)
 Dia
+Dia.astream(text, config=None, voice=None, *, chunk_frames=(4, 8, 16, 32, 64))
 Dia.decode_codes(codes)
 Dia.encode_audio(samples, sample_rate)
 Dia.encode_text(script)
@@ -51,15 +52,19 @@ Dia.manifest
 Dia.open_decoder(slots)
 Dia.sample_rate
 Dia.start(text, config=None, voice=None)
+Dia.stream(text, config=None, voice=None, *, chunk_frames=(4, 8, 16, 32, 64))
 DiaError
 Engine
 Engine.close(*, drain=True, timeout=None)
 Engine.stats
 Engine.submit(text, config=None, voice=None)
 Generation
+Generation.astream(chunk_frames=(4, 8, 16, 32, 64))
 Generation.audio()
 Generation.codes
+Generation.finish_reason
 Generation.seed
+Generation.stream(chunk_frames=(4, 8, 16, 32, 64))
 GenerationConfig(*, max_tokens=None, cfg_scale=3.0, temperature=1.2, top_p=0.95, \
 cfg_filter_top_k=45, seed=None)
 GenerationHandle
@@ -69,9 +74,28 @@ GenerationHandle.codes
 GenerationHandle.done
 GenerationHandle.frames()
 GenerationHandle.result(timeout=None)
-Voice(codes, transcript='')
+NarratedChunk(index, text, speakers, start, end, samples, attempts, taken)
+NarratedChunk.fault
+NarratedChunk.finish_reason
+NarratedChunk.seed
+Narration(chunks, sample_rate, seed)
+Narration.duration
+Narration.samples
+Narration.save(file, format=None)
+NarrationOptions(*, limits=<factory>, retries=2, crossfade=0.03, pause=0.0, max_silence=None, \
+speed=1.0)
+Narrator
+PlanLimits(*, min_seconds=5.0, max_seconds=20.0, max_turns=4, max_text=1024, closing_tag=True)
+Voice(codes, transcript='', codec=None, origin='')
+Voice.check_codec(codec)
+Voice.from_audio(dia, audio, transcript='', *, sample_rate=None, normalize=False)
+Voice.from_result(audio, transcript=None)
+Voice.load(voice)
+Voice.save(voice)
 Voice.script(text)
 __version__
+narrate(engine, script, config=None, voice=None, options=None)
+parse_script(text, speakers=None)
 """
 
 
@@ -162,7 +186,7 @@ def public_api():
     for name in dia_ort.__all__:
         thing = getattr(dia_ort, name)
         if not inspect.isclass(thing):
-            yield name
+            yield name + (describe(thing) if callable(thing) else "")
             continue
         fields = getattr(thing, "__dataclass_fields__", {})
         yield name + (describe(thing) if fields else "")
@@ -210,7 +234,8 @@ def test_commands_in_the_readme_have_their_options():
     commands = [shlex.split(line, comments=True) for line in code.splitlines()]
     for command, *arguments in filter(None, commands):
         if command in {"dia-ort", "dia-export"}:
-            subcommand = arguments[:1] if command == "dia-ort" else []
+            depth = 2 if arguments[:1] == ["voice"] else 1
+            subcommand = arguments[:depth] if command == "dia-ort" else []
             options = {a.partition("=")[0] for a in arguments if re.match(r"--?[a-z]", a)}
             known = re.findall(r"--?[a-z][a-z-]*", command_help(command, *subcommand))
             assert options <= set(known), shlex.join([command, *arguments])

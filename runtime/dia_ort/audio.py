@@ -5,7 +5,6 @@ Samples are float32 from -1 to 1. soundfile and soxr are imported when they are 
 
 import io
 import os
-import secrets
 from dataclasses import dataclass
 from numbers import Integral
 from pathlib import Path
@@ -15,12 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dia_ort.errors import AudioFileError, InvalidAudioError
+from dia_ort.files import write_file
 
 FinishReason = Literal["eos", "length"]
 FilePath = str | os.PathLike[str]
 
 _BLOCK_FRAMES = 1 << 16  # libsndfile's Vorbis encoder overflows the stack on one long write
 _MIN_RATE, _MAX_RATE = 1_000, 768_000
+_LOUDNESS, _PEAK = 10 ** (-23 / 20), 10 ** (-1 / 20)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,10 @@ _FORMATS = {
 }
 
 
+AUDIO_FORMATS = tuple(_FORMATS)
+"""The names that :func:`write_audio` knows."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Audio:
     """Generated speech.
@@ -55,6 +60,8 @@ class Audio:
         codes: The codec's codes that the samples were decoded from, shape ``(frames, channels)``.
         finish_reason: ``"eos"`` if the model ended the speech, ``"length"`` if it ran out of steps.
         seed: The seed that generates the same codes again.
+        text: What was to be said.
+        codec: Whose codes they are, as :attr:`dia_ort.manifest.Manifest.codec_id` has it.
     """
 
     samples: NDArray[np.float32]
@@ -62,6 +69,8 @@ class Audio:
     codes: NDArray[np.integer]
     finish_reason: FinishReason
     seed: int
+    text: str = ""
+    codec: str | None = None
 
     @property
     def duration(self) -> float:
@@ -178,6 +187,22 @@ def prepare_audio(samples: NDArray[Any], sample_rate: int, target_rate: int) -> 
     return resampled.astype(np.float32)
 
 
+def normalize_loudness(samples: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Bring speech to a common level by one gain: its RMS to -23 dBFS.
+
+    Where the highest peak would then be over -1 dBFS, the gain is less and brings it there, so
+    nothing clips. dBFS is relative to an amplitude of 1. Silence is returned as it is.
+
+    Args:
+        samples: Shape ``(samples,)``.
+    """
+    rms = np.sqrt(np.mean(np.square(samples, dtype=np.float64)))
+    if not rms:
+        return samples
+    gain = min(_LOUDNESS / rms, _PEAK / np.abs(samples).max())
+    return samples * np.float32(gain)
+
+
 def _check_audio(samples: NDArray[Any], sample_rate: int) -> NDArray[np.float64]:
     """Return the samples as floats, or say what is wrong with them or with the rate."""
     whole = isinstance(sample_rate, Integral) and not isinstance(sample_rate, bool)
@@ -271,18 +296,8 @@ def _read_file(path: Path) -> bytes:
 
 
 def _write_file(path: Path, content: bytes) -> None:
-    """Write a whole file or none, through links; devices and pipes are written to directly."""
     try:
-        target = path.resolve()
-        if target.exists() and not target.is_file():
-            target.write_bytes(content)
-            return
-        unfinished = target.with_name(f".{secrets.token_hex(8)}.part")
-        try:
-            unfinished.write_bytes(content)
-            unfinished.replace(target)
-        finally:
-            unfinished.unlink(missing_ok=True)
+        write_file(path, content)
     except OSError as error:
         missing = "" if path.parent.exists() else f": make the folder {path.parent} first"
         raise AudioFileError(f"cannot write {path} ({error.strerror}){missing}") from error

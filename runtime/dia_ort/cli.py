@@ -1,23 +1,27 @@
-"""The command line: ``dia-ort speak``, ``models``, ``info``, ``verify`` and ``doctor``.
+"""The command line, ``dia-ort``: ``speak``, ``batch`` and the rest.
 
 Importing this loads no onnxruntime, soundfile or rich, so that ``--help`` is quick.
 """
 
 import sys
 import warnings
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from dia_ort import cli_models
+from dia_ort import cli_batch, cli_models, cli_plan, cli_voice
 from dia_ort._version import __version__
-from dia_ort.cli_input import read_recording, read_script
+from dia_ort.cli_input import read_script, read_voice
+from dia_ort.cli_narrate import Subtitles, find_reading
 from dia_ort.cli_output import AudioFormat, find_target
+from dia_ort.cli_plan import parse_speakers
 from dia_ort.cli_speak import Job
 from dia_ort.cli_speak import speak as run_job
 from dia_ort.cli_terminal import Terminal
 from dia_ort.config import GenerationConfig
 from dia_ort.errors import DiaError, InvalidAudioError, InvalidConfigError, InvalidTextError
+from dia_ort.script import parse_script
 
 _DEFAULTS = GenerationConfig()
 _MISTAKES = (InvalidTextError, InvalidConfigError, InvalidAudioError)
@@ -26,8 +30,8 @@ _BROKEN_PIPE = 141
 _EXIT_CODES = """\b
 Exit codes:
   0    done
-  1    it failed: the model is missing or broken, the provider is not there,
-       the output cannot be written, nothing was spoken
+  1    it failed: the model or the voice's file is missing or broken, the
+       provider is not there, the output cannot be written, nothing was spoken
   2    a mistake in what was given: usage, script, settings or voice
   130  Ctrl-C; the speech so far is saved
   141  nobody reads the output any more (broken pipe)
@@ -125,6 +129,15 @@ def speak(
         AudioFormat | None,
         typer.Option("--format", help="The audio format. By default the output's suffix, or wav."),
     ] = None,
+    stream: Annotated[
+        bool,
+        typer.Option(
+            "--stream",
+            help="Write wav while it is spoken. A file is there from the first piece on, growing, "
+            "and can be played at any time; through a pipe: `dia-ort speak TEXT --stream -o - | "
+            "aplay`.",
+        ),
+    ] = False,
     model: Annotated[
         str | None,
         typer.Option(
@@ -138,6 +151,12 @@ def speak(
     ] = "auto",
     threads: Annotated[
         int | None, typer.Option(metavar="N", help="CPU threads. By default all physical cores.")
+    ] = None,
+    voice: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME_OR_FILE", help="A voice from `dia-ort voice list`, or a voice file."
+        ),
     ] = None,
     voice_audio: Annotated[
         str | None,
@@ -167,16 +186,67 @@ def speak(
             metavar="N", help="The most decoder steps, 86 to the second. By default the model's."
         ),
     ] = _DEFAULTS.max_tokens,
+    speaker: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=SPEAKER",
+            help='Who speaks the lines that begin with a name, as in "Ann=S1"; repeat it for more.',
+        ),
+    ] = None,
+    retries: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="How often a chunk of odd length is tried again. By default 2 for scripts of "
+            "several chunks.",
+        ),
+    ] = None,
+    crossfade: Annotated[
+        float | None,
+        typer.Option(metavar="X", help="Seconds by which chunks overlap. By default 0.03."),
+    ] = None,
+    pause: Annotated[
+        float | None,
+        typer.Option(metavar="X", help="Seconds of silence between chunks, instead."),
+    ] = None,
+    trim_silence: Annotated[
+        float | None,
+        typer.Option(metavar="X", help="Cut longer silences down to so many seconds."),
+    ] = None,
+    speed: Annotated[
+        float | None,
+        typer.Option(metavar="X", help="0.5 to 2, at the same pitch; needs dia-ort[speed]."),
+    ] = None,
+    srt: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write subtitles as SubRip.")
+    ] = None,
+    vtt: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write subtitles as WebVTT.")
+    ] = None,
     quiet: Annotated[
         bool, typer.Option("--quiet", "-q", help="Print only warnings and errors.")
     ] = False,
 ) -> None:
-    """Speak a script.
+    """Speak a script of any length.
+
+    The script has tags ([S1] Hello. [S2] Hi!), names (lines like Ann: Hello.), or one speaker, and
+    pauses like [pause 0.8s]. What is too long for the model is spoken in chunks, in the same
+    voices; `dia-ort plan` shows them.
 
     Ctrl-C keeps what is spoken so far; a second Ctrl-C drops it.
     """
+    script = read_script(text, file)
     job = Job(
-        script=read_script(text, file),
+        script=script,
+        reading=find_reading(
+            parse_script(script, parse_speakers(speaker or ())),
+            Subtitles(srt, vtt),
+            retries=retries,
+            crossfade=crossfade,
+            pause=pause,
+            max_silence=trim_silence,
+            speed=speed,
+        ),
         config=GenerationConfig(
             max_tokens=max_tokens,
             cfg_scale=cfg_scale,
@@ -185,13 +255,18 @@ def speak(
             cfg_filter_top_k=top_k,
             seed=seed,
         ),
-        recording=read_recording(voice_audio, voice_transcript),
-        target=find_target(output, audio_format),
+        voice=read_voice(voice, voice_audio, voice_transcript),
+        target=find_target(output, audio_format, stream=stream),
         model=model,
         provider=provider,
         threads=threads,
     )
     raise typer.Exit(run_job(job, Terminal(quiet=quiet)))
+
+
+app.command(epilog=cli_batch.LINES)(cli_batch.batch)
+app.command()(cli_plan.plan)
+app.add_typer(cli_voice.app)
 
 
 @app.command()

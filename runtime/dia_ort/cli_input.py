@@ -1,4 +1,4 @@
-"""What ``dia-ort speak`` is given: a script and perhaps a recording, both checked early."""
+"""What commands are given: a script and perhaps a voice, both checked early."""
 
 import sys
 from dataclasses import dataclass
@@ -8,7 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dia_ort.audio import read_audio
+from dia_ort.cli_terminal import Terminal
 from dia_ort.errors import AudioFileError, InvalidAudioError, InvalidConfigError, InvalidTextError
+from dia_ort.text import has_speaker_tag
+from dia_ort.voice import Voice, check_duration
 
 STDIN = "-"
 
@@ -52,6 +55,15 @@ def read_script(text: str | None, file: str | None) -> str:
     return check_argument(text or "", "TEXT")
 
 
+def read_bytes(file: str) -> bytes:
+    """A file's content, or what comes from stdin for ``-``.
+
+    Raises:
+        InvalidTextError: The file cannot be read.
+    """
+    return sys.stdin.buffer.read() if file == STDIN else _read_file(file)
+
+
 def check_argument(text: str, name: str) -> str:
     """A text from the command line, whose undecodable bytes Python made lone surrogates.
 
@@ -69,26 +81,51 @@ def check_argument(text: str, name: str) -> str:
     return text.strip()
 
 
-def read_recording(file: str | None, transcript: str | None) -> Recording | None:
-    """The voice to go on from, if one is given.
+def read_voice(
+    voice: str | None, audio: str | None, transcript: str | None
+) -> Voice | Recording | None:
+    """The voice to go on from, if one is given: ready, or as it was recorded.
 
     Raises:
-        InvalidConfigError: There is a transcript without a recording.
-        InvalidAudioError: The recording is missing or not audio.
-        InvalidTextError: The transcript is not UTF-8.
+        InvalidConfigError: Both are given, or a transcript without a recording.
+        VoiceFileError: There is no such voice, or it is damaged.
+        InvalidAudioError, InvalidTextError: As in :func:`read_recording`.
     """
-    if file is None:
-        if transcript is not None:
-            raise InvalidConfigError(
-                "--voice-transcript says what is spoken in --voice-audio: give that too."
-            )
-        return None
-    checked = check_argument(transcript or "", "--voice-transcript")
+    if voice is not None and (audio, transcript) != (None, None):
+        raise InvalidConfigError(
+            "--voice brings its recording and transcript: leave out --voice-audio and "
+            "--voice-transcript, or --voice."
+        )
+    if audio is None and transcript is not None:
+        raise InvalidConfigError(
+            "--voice-transcript says what is spoken in --voice-audio: give that too."
+        )
+    if audio is not None:
+        return read_recording(audio, check_argument(transcript or "", "--voice-transcript"))
+    return None if voice is None else Voice.load(voice)
+
+
+def read_recording(file: str, transcript: str) -> Recording:
+    """A recording to make a voice of.
+
+    Raises:
+        InvalidAudioError: It is missing, no audio, too short or too long.
+    """
     try:
         samples, sample_rate = read_audio(file)
     except AudioFileError as error:
         raise InvalidAudioError(str(error)) from error
-    return Recording(samples, sample_rate, checked)
+    recording = Recording(samples, sample_rate, transcript)
+    check_duration(recording.duration)
+    return recording
+
+
+def with_tag(text: str, name: str, terminal: Terminal) -> str:
+    """A text that says who speaks: Dia was trained on such alone."""
+    if not text or has_speaker_tag(text):
+        return text
+    terminal.note(f"note: the {name} has no [S1] or [S2]: [S1] is put before it")
+    return f"[S1] {text}"
 
 
 def _read_file(file: str) -> bytes:

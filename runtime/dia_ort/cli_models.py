@@ -2,11 +2,18 @@
 
 import dataclasses
 import json
+import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
+
 from dia_ort.artifacts import Artifact, find_artifact, hash_file, list_artifacts, models_folder
+from dia_ort.config import GenerationConfig
+from dia_ort.decoder import TEXT_BLOCK, slot_bytes
+from dia_ort.dia import Dia
 from dia_ort.errors import ArtifactError
+from dia_ort.graphs import GRAPH_NAMES
 from dia_ort.manifest import MANIFEST_NAME, GraphInfo, Manifest, Source, read_manifest
 from dia_ort.providers import open_session, resolve_provider
 
@@ -65,6 +72,7 @@ def describe(model: str | None, *, as_json: bool) -> str:
         *[(name, head[name]) for name in ("name", "folder", "dtype")],
         ("size", show_size(head["size"])),
         ("quantized", _quantized(manifest)),
+        ("an utterance takes", _slot(manifest)),
         *[(f"{part} from", _origin(source)) for part, source in manifest.sources.items()],
         ("made with", ", ".join(f"{tool} {number}" for tool, number in manifest.tools.items())),
     ]
@@ -119,6 +127,26 @@ def verify(model: str | None) -> Iterator[str]:
             continue
         open_session(artifact.folder / info.file, artifact.manifest.spec(info), provider, None)
         yield f"ok       {info.file} loads, and its inputs and outputs are as declared"
+    if not all(artifact.manifest.find(graph, "float32") for graph in GRAPH_NAMES):
+        return
+    if _same_in_company(artifact):
+        yield "ok       speech is the same in company as alone, bit for bit"
+    else:
+        yield "DIFFERS  speech in company from speech alone: this CPU's kernels round by their rows"
+
+
+def _same_in_company(artifact: Artifact) -> bool:
+    """Whether a few frames of some scripts have the same codes in a batch as on their own."""
+    scripts = ["[S1] yes.", "[S1] one two three. [S2] no, (laughs) not now!", "[S2] hello world."]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of half precision on the CPU
+        dia = Dia.load(artifact.folder, provider="cpu")
+    config = GenerationConfig(seed=0, max_tokens=dia.manifest.model.max_delay + 10)
+    together = dia.generate_batch(scripts, config)
+    return all(
+        np.array_equal(audio.codes, dia.generate_codes(script, config))
+        for script, audio in zip(scripts, together, strict=True)
+    )
 
 
 def align(rows: Sequence[Sequence[str]]) -> list[str]:
@@ -159,9 +187,20 @@ def _quantized(manifest: Manifest) -> str:
     if manifest.quantization is None:
         return "no"
     return ", ".join(
-        f"{part} to {blocks.bits} bits in blocks of {blocks.block_size}"
+        f"{part} to {blocks.bits} bits"
+        + (f" in blocks of {blocks.block_size}" if blocks.block_size else ", a scale per output")
         for part, blocks in manifest.quantization.items()
     )
+
+
+def _slot(manifest: Manifest) -> str:
+    """What an utterance takes on the CPU provider, where everything else is float32."""
+    cache = manifest.cache or "float32"
+    step, text = (
+        slot_bytes(manifest.model, "float32", cache, steps, positions) // TEXT_BLOCK
+        for steps, positions in ((TEXT_BLOCK, 0), (0, TEXT_BLOCK))
+    )
+    return f"{show_size(step)} a step ({cache}), {show_size(text)} a byte of text"
 
 
 def _origin(source: Source) -> str:

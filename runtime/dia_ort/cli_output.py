@@ -5,6 +5,8 @@ import itertools
 import os
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -13,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dia_ort.audio import write_audio
-from dia_ort.errors import AudioFileError, InvalidConfigError
+from dia_ort.errors import AudioFileError, DiaError, InvalidConfigError
+from dia_ort.wav import WavWriter
 
 STDOUT = "-"
 
@@ -35,10 +38,12 @@ class Target:
     Attributes:
         output: A path, ``"-"`` for stdout, or None for the first free default name.
         format: The audio format.
+        stream: Whether it is written while it is spoken.
     """
 
     output: str | None
     format: AudioFormat
+    stream: bool = False
 
     def save(self, samples: NDArray[np.float32], sample_rate: int) -> str:
         """Write the speech; returns where it is.
@@ -64,15 +69,48 @@ class Target:
             ) from error
         return str(path)
 
+    @contextmanager
+    def open(self, sample_rate: int) -> Iterator[tuple[str, WavWriter]]:
+        """Where the speech is, and what writes it there while it is spoken.
 
-def find_target(output: str | None, audio_format: AudioFormat | None) -> Target:
+        A file stands under its name from the start, and is a whole WAV after every piece. A pipe
+        is not told the length, nor is stdout, which may be another's file too.
+
+        Raises:
+            BrokenPipeError: Nobody reads it any more.
+            AudioFileError: It cannot be written, or no further.
+        """
+        place = "stdout" if self.output == STDOUT else self.output or str(_free_name(self.format))
+        try:
+            if self.output == STDOUT:
+                yield place, WavWriter(sys.stdout.buffer, sample_rate, update=False)
+            else:
+                with Path(place).open("wb") as file:
+                    yield place, WavWriter(file, sample_rate, update=file.seekable())
+        except (DiaError, BrokenPipeError):
+            raise
+        except OSError as error:
+            raise AudioFileError(
+                f"cannot write {place} ({error.strerror}): the speech ends there."
+            ) from error
+
+
+def find_target(
+    output: str | None, audio_format: AudioFormat | None, *, stream: bool = False
+) -> Target:
     """Where to write, after a check that it can be written and encoded.
 
     Raises:
-        InvalidConfigError: The suffix tells no format, or stdout is a terminal.
+        InvalidConfigError: The suffix tells no format, the format cannot be streamed, or stdout is
+            a terminal.
         AudioFileError: The place is not writable, or libsndfile cannot write the format.
     """
-    target = Target(output, audio_format or _format_of(output))
+    target = Target(output, audio_format or _format_of(output), stream)
+    if stream and target.format != AudioFormat.WAV:
+        raise InvalidConfigError(
+            f"--stream writes wav, and not {target.format} so far: end the name in .wav, or leave "
+            "out --stream."
+        )
     if output == STDOUT:
         if sys.stdout.isatty():
             raise InvalidConfigError(
@@ -80,7 +118,8 @@ def find_target(output: str | None, audio_format: AudioFormat | None) -> Target:
                 "file, or give a name with -o."
             )
     else:
-        _check_place(Path(f"speech.{target.format}") if output is None else Path(output))
+        path = Path(f"speech.{target.format}") if output is None else Path(output)
+        _check_place(path, replace=not stream)
     _check_encoder(target.format)
     return target
 
@@ -98,13 +137,13 @@ def _format_of(output: str | None) -> AudioFormat:
         ) from None
 
 
-def _check_place(path: Path) -> None:
+def _check_place(path: Path, *, replace: bool) -> None:
     """Try what saving will do: a new file beside the target, which links may have moved."""
     try:
         target = path.resolve()
         if target.is_dir():
             raise IsADirectoryError(None, "it is a folder")
-        if not target.exists() or target.is_file():
+        if not target.exists() or (replace and target.is_file()):
             with tempfile.TemporaryFile(dir=target.parent):
                 pass
         elif not os.access(target, os.W_OK):

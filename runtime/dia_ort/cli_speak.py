@@ -1,29 +1,31 @@
 """What ``dia-ort speak`` does: a script becomes an audio file, and nothing is lost on the way."""
 
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from dia_ort.artifacts import DEMO
-from dia_ort.audio import FinishReason
-from dia_ort.cli_input import Recording
+from dia_ort.audio import AudioChunk
+from dia_ort.cli_input import Recording, with_tag
 from dia_ort.cli_models import broken_models
+from dia_ort.cli_narrate import Reading, is_short, narrate_to
 from dia_ort.cli_output import Target
 from dia_ort.cli_terminal import CtrlC, Terminal
+from dia_ort.codec import ChunkWindows
 from dia_ort.config import GenerationConfig
-from dia_ort.dia import Dia, Generation
-from dia_ort.errors import DiaError, InvalidAudioError
-from dia_ort.text import has_speaker_tag
+from dia_ort.dia import Dia
+from dia_ort.errors import DiaError
+from dia_ort.script import Script
+from dia_ort.streams import Generation
 from dia_ort.voice import Voice
 
 INTERRUPTED = 130
 
 _DEMO_NOTE = (
     "note: this is the built-in demo, a tiny model that knows some 30 words (hello, yes, no, one "
-    "to ten, ...). For the real one: pip install 'dia-ort[export]', then dia-export --dtype int4"
+    "to ten, ...) and clones no voices. For the real one: pip install 'dia-ort[export]', then "
+    "dia-export --dtype int4"
 )
 _ENDINGS = {
     "eos": "ended by itself",
@@ -37,21 +39,30 @@ class Job:
     """All that one ``dia-ort speak`` needs, read and checked."""
 
     script: str
+    reading: Reading | None  # how to narrate it; None: it is short, and spoken at once
     config: GenerationConfig
-    recording: Recording | None
+    voice: Voice | Recording | None
     target: Target
     model: str | None
     provider: str
     threads: int | None
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True)
 class _Speech:
-    """What came of a job: mono samples, how they ended (None: Ctrl-C), and the seconds it took."""
+    """What came of a job.
 
-    samples: NDArray[np.float32]
-    ending: FinishReason | None
+    Attributes:
+        place: Where it is.
+        seconds: How long it lasts.
+        took: How long it took to make.
+        first: How long it took to make and write its first chunk, if it was streamed.
+    """
+
+    place: str
+    seconds: float
     took: float
+    first: float | None = None
 
 
 def speak(job: Job, terminal: Terminal) -> int:
@@ -68,84 +79,123 @@ def speak(job: Job, terminal: Terminal) -> int:
         dia = Dia.load(job.model, provider=job.provider, threads=job.threads)
         if dia.artifact.folder == Path(__file__).parent / DEMO:
             terminal.note(_DEMO_NOTE)
-        script = _with_tag(job.script, "script", terminal)
-        generation = dia.start(script, job.config, _make_voice(dia, job.recording, terminal))
+        if job.reading:
+            return _narrate(job, job.reading, dia, terminal)
+        script = with_tag(job.script, "script", terminal)
+        generation = dia.start(script, job.config, _make_voice(dia, job.voice, terminal))
         with CtrlC() as ctrl_c:
             try:
-                speech = _generate(dia, generation, job.config, terminal, ctrl_c)
-                place = job.target.save(speech.samples, dia.sample_rate)
+                make = _stream if job.target.stream else _save
+                speech = make(job, dia, generation, _run(job, dia, generation, terminal, ctrl_c))
             except KeyboardInterrupt:
-                terminal.note("stopped: nothing was saved")
+                terminal.note(f"stopped: {_kept(job)}")
                 return INTERRUPTED
-    _report(place, speech, generation.seed, dia, terminal)
+    _report(speech, generation, dia, terminal)
     return INTERRUPTED if ctrl_c.pressed else 0
 
 
-def _with_tag(text: str, name: str, terminal: Terminal) -> str:
-    """A text that says who speaks: Dia was trained on such alone."""
-    if not text or has_speaker_tag(text):
-        return text
-    terminal.note(f"note: the {name} has no [S1] or [S2]: [S1] is put before it")
-    return f"[S1] {text}"
+def _narrate(job: Job, reading: Reading, dia: Dia, terminal: Terminal) -> int:
+    """Speak a script of many chunks; Ctrl-C keeps those that are done."""
+    for message in reading.script.warnings:
+        terminal.warn(message)
+    if count := sum(c.count for c in reading.script.changes if c.kind != "speaker name"):
+        terminal.note(f"note: {count} replacements in the text; `dia-ort plan` shows them")
+    script: str | Script = reading.script
+    if is_short(reading.script):
+        script = with_tag(job.script, "script", terminal)
+    voice = _make_voice(dia, job.voice, terminal)
+    try:
+        stopped = narrate_to(job.target, dia, script, job.config, voice, reading, terminal)
+    except KeyboardInterrupt:
+        terminal.note(f"stopped: {_kept(job)}")
+        return INTERRUPTED
+    return INTERRUPTED if stopped else 0
 
 
-def _make_voice(dia: Dia, recording: Recording | None, terminal: Terminal) -> Voice | None:
-    if recording is None:
-        return None
-    if not recording.transcript:
-        terminal.warn(
-            "there is no --voice-transcript (what the recording says): the voice is seldom kept "
-            "without it."
-        )
-    model, codec = dia.manifest.model, dia.manifest.codec
-    longest = model.max_prompt * codec.hop_length / codec.sample_rate
-    if recording.duration > longest:
-        raise InvalidAudioError(
-            f"the recording lasts {recording.duration:.1f} s, and this model has {longest:.1f} s "
-            "for it and the new speech: cut it to 5 to 10 s of clear speech."
-        )
+def _kept(job: Job) -> str:
+    return "no more is written" if job.target.stream else "nothing was saved"
+
+
+def _make_voice(dia: Dia, given: Voice | Recording | None, terminal: Terminal) -> Voice | None:
+    if not isinstance(given, Recording):
+        return given
     terminal.show("listening")
-    codes = dia.encode_audio(recording.samples, recording.sample_rate)
-    return Voice(codes, _with_tag(recording.transcript, "transcript", terminal))
+    transcript = with_tag(given.transcript, "transcript", terminal)
+    return Voice.from_audio(dia, given.samples, transcript, sample_rate=given.sample_rate)
 
 
-def _generate(
-    dia: Dia, generation: Generation, config: GenerationConfig, terminal: Terminal, ctrl_c: CtrlC
-) -> _Speech:
-    """Run to the end or to Ctrl-C, and decode what there is."""
+def _run(
+    job: Job, dia: Dia, generation: Generation, terminal: Terminal, ctrl_c: CtrlC
+) -> Iterator[int]:
+    """Speak to the end or to Ctrl-C; yields how many frames there are, after each one."""
     model, codec = dia.manifest.model, dia.manifest.codec
-    most = (config.max_tokens or model.max_steps) - model.max_delay - 1
-    stopped = False
+    most = (job.config.max_tokens or model.max_steps) - model.max_delay - 1
     start = time.perf_counter()
-    for frame, _ in enumerate(generation, 1):
-        seconds = frame * codec.hop_length / codec.sample_rate
+    for frames, _ in enumerate(generation, 1):
+        seconds = frames * codec.hop_length / codec.sample_rate
         speed = seconds / (time.perf_counter() - start)
-        terminal.show("speaking", f"{seconds:.1f} s, {speed:.2f}x real time", frame, most)
+        terminal.show("speaking", f"{seconds:.1f} s, {speed:.2f}x real time", frames, most)
+        yield frames
         if ctrl_c.pressed:
-            stopped = True
-            terminal.note("stopping: what is spoken so far is kept; Ctrl-C again drops it")
+            terminal.note(
+                "stopping: what is spoken so far is kept; Ctrl-C again drops what is not written"
+            )
             break
-    codes = generation.codes
-    if not len(codes):
+    if not len(generation.codes):
         raise DiaError(
             "nothing was spoken: the model ended at once. Take another --seed or a longer script."
         )
     terminal.show("decoding", done=most, most=most)
-    if stopped:
-        return _Speech(dia.decode_codes(codes), None, time.perf_counter() - start)
-    audio = generation.audio()
-    return _Speech(audio.samples, audio.finish_reason, time.perf_counter() - start)
 
 
-def _report(place: str, speech: _Speech, seed: int, dia: Dia, terminal: Terminal) -> None:
-    seconds = len(speech.samples) / dia.sample_rate
+def _save(job: Job, dia: Dia, generation: Generation, run: Iterator[int]) -> _Speech:
+    """Speak, and then write it."""
+    start = time.perf_counter()
+    for _ in run:
+        pass
+    samples = dia.decode_codes(generation.codes)
+    took = time.perf_counter() - start
+    place = job.target.save(samples, dia.sample_rate)
+    return _Speech(place, len(samples) / dia.sample_rate, took)
+
+
+def _stream(job: Job, dia: Dia, generation: Generation, run: Iterator[int]) -> _Speech:
+    """Write while speaking; nothing is opened before there is something to write."""
+    start = time.perf_counter()
+    chunks = _chunks(dia, generation, run)
+    chunk = next(chunks)
+    with job.target.open(dia.sample_rate) as (place, wav):
+        wav.write(chunk.samples)
+        first = time.perf_counter() - start
+        for chunk in chunks:
+            wav.write(chunk.samples)
+    stop = chunk.start + len(chunk.samples)
+    return _Speech(place, stop / dia.sample_rate, time.perf_counter() - start, first)
+
+
+def _chunks(dia: Dia, generation: Generation, run: Iterator[int]) -> Iterator[AudioChunk]:
+    """As :meth:`Generation.stream` has them; they go on to the last frame after Ctrl-C too."""
+    windows = ChunkWindows(dia.manifest.codec)
+
+    def ready(frames: int, *, ended: bool) -> Iterator[AudioChunk]:
+        while window := windows.next(frames, ended=ended):
+            yield window.cut(dia.decode_codes(generation.codes[window.first : window.last]))
+
+    for frames in run:
+        yield from ready(frames, ended=False)
+    yield from ready(len(generation.codes), ended=True)
+
+
+def _report(speech: _Speech, generation: Generation, dia: Dia, terminal: Terminal) -> None:
     name, dtype, provider = dia.artifact.name, dia.manifest.dtype, dia.provider.name
+    speed = speech.seconds / speech.took
+    first = "" if speech.first is None else f", the first of it after {speech.first:.2f} s"
     terminal.note(
-        f"{place}: {seconds:.2f} s of speech in {speech.took:.2f} s "
-        f"({seconds / speech.took:.2f}x real time), {_ENDINGS[speech.ending]}"
+        f"{speech.place}: {speech.seconds:.2f} s of speech in {speech.took:.2f} s "
+        f"({speed:.2f}x real time){first}, {_ENDINGS[generation.finish_reason]}"
     )
-    terminal.note(f"seed {seed}, model {name} ({dtype}) on {provider}")
-    if speech.ending == "length":
+    terminal.note(f"seed {generation.seed}, model {name} ({dtype}) on {provider}")
+    if generation.finish_reason == "length":
         terminal.note(
             "note: it came to its most decoder steps before the model ended it, so words may be "
             "missing: raise --max-tokens if it was given, or split the script"

@@ -1,16 +1,107 @@
 """The codec's graphs: codes to samples, in windows, and samples to codes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dia_ort.errors import InvalidAudioError
+from dia_ort.audio import AudioChunk
+from dia_ort.errors import InvalidAudioError, InvalidConfigError
 from dia_ort.graphs import CodecSpec
 
 WINDOW_FRAMES = 256
 """Frames decoded at once. It bounds the memory: three seconds of audio need about 250 MB."""
+
+CHUNK_FRAMES = (4, 8, 16, 32, 64)
+"""Frames of a stream's first chunks, so that the first one is there soon; the last repeats."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkWindow:
+    """A chunk of audio, and the codes that it is decoded from.
+
+    Its samples depend on its own frames and ``CodecSpec.context_frames`` neighbours on either side
+    (the decoder's receptive field), and on no others. So these are decoded with it, and their audio
+    is dropped again.
+
+    Attributes:
+        codec: Whose codes they are.
+        index: Of the chunk, from 0.
+        start: Its first frame.
+        stop: The frame after its last.
+        is_last: Whether the speech ends with it.
+    """
+
+    codec: CodecSpec
+    index: int
+    start: int
+    stop: int
+    is_last: bool
+
+    @property
+    def first(self) -> int:
+        """The first frame to be decoded."""
+        return max(self.start - self.codec.context_frames, 0)
+
+    @property
+    def last(self) -> int:
+        """The frame after the last to be decoded; the speech may end before it."""
+        return self.stop + self.codec.context_frames
+
+    def cut(self, samples: NDArray[np.float32]) -> AudioChunk:
+        """The chunk, of what the frames from :attr:`first` to :attr:`last` were decoded to."""
+        hop, before = self.codec.hop_length, self.start - self.first
+        return AudioChunk(
+            samples[before * hop : (before + self.stop - self.start) * hop],
+            self.codec.sample_rate,
+            index=self.index,
+            start=self.start * hop,
+            is_last=self.is_last,
+        )
+
+
+class ChunkWindows:
+    """Divides speech into chunks, while it is made or afterwards. It counts frames, no more.
+
+    No window is longer than its chunk and twice the context, however long the speech is.
+
+    Args:
+        codec: Of the speech.
+        chunk_frames: Frames of the first chunk, the second, and so on; the last number counts for
+            all that follow.
+
+    Raises:
+        InvalidConfigError: There are no such numbers, or some are less than 1.
+    """
+
+    def __init__(self, codec: CodecSpec, chunk_frames: Sequence[int] = CHUNK_FRAMES) -> None:
+        if not isinstance(chunk_frames, Sequence) or min(chunk_frames, default=0) < 1:
+            raise InvalidConfigError(
+                f"chunk_frames is {chunk_frames!r}: give numbers from 1, such as {CHUNK_FRAMES}."
+            )
+        self._codec = codec
+        self._sizes = tuple(chunk_frames)
+        self._index = 0
+        self._start = 0
+        self._is_over = False
+
+    def next(self, frames: int, *, ended: bool) -> ChunkWindow | None:
+        """The next chunk's window; None if it needs more frames, or there was the last one.
+
+        Args:
+            frames: How many are complete.
+            ended: Whether there will be no more. Speech of no frames is one empty chunk.
+        """
+        stop = self._start + self._sizes[min(self._index, len(self._sizes) - 1)]
+        if self._is_over or (not ended and frames < stop + self._codec.context_frames):
+            return None
+        window = ChunkWindow(
+            self._codec, self._index, self._start, min(stop, frames), ended and stop >= frames
+        )
+        self._index, self._start, self._is_over = self._index + 1, window.stop, window.is_last
+        return window
 
 
 def check_codes(codes: NDArray[Any], codec: CodecSpec) -> NDArray[np.int64]:
@@ -46,9 +137,6 @@ def decode_codes(
 ) -> NDArray[np.float32]:
     """Decode codes window by window; equal to decoding them at once, but for rounding.
 
-    Every window brings the neighbouring frames that its samples depend on
-    (``CodecSpec.context_frames``, the decoder's receptive field) and drops their audio again.
-
     Args:
         run: The DAC decoder, (1, codebooks, frames) to (1, 1, samples).
         codes: (frames, codebooks).
@@ -58,13 +146,12 @@ def decode_codes(
     Returns:
         float32, (frames * hop_length,).
     """
-    frames, context, hop = len(codes), codec.context_frames, codec.hop_length
-    samples = np.empty(frames * hop, np.float32)
-    for start in range(0, frames, window):
-        stop = min(start + window, frames)
-        first, last = max(start - context, 0), min(stop + context, frames)
-        audio = run(np.ascontiguousarray(codes[first:last].T[None]))[0, 0]
-        samples[start * hop : stop * hop] = audio[(start - first) * hop : (stop - first) * hop]
+    samples = np.empty(len(codes) * codec.hop_length, np.float32)
+    windows = ChunkWindows(codec, (window,))
+    while len(codes) and (part := windows.next(len(codes), ended=True)):
+        audio = run(np.ascontiguousarray(codes[part.first : part.last].T[None]))[0, 0]
+        chunk = part.cut(audio)
+        samples[chunk.start : chunk.start + len(chunk.samples)] = chunk.samples
     return samples
 
 

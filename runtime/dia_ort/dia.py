@@ -4,7 +4,7 @@ import logging
 import os
 import warnings
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncGenerator, Generator, Iterator, Sequence
 from functools import cached_property
 from typing import Any, Self
 
@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dia_ort.artifacts import Artifact, find_artifact
-from dia_ort.audio import Audio, prepare_audio
-from dia_ort.codec import check_codes, decode_codes, encode_samples
+from dia_ort.audio import Audio, AudioChunk, prepare_audio
+from dia_ort.codec import CHUNK_FRAMES, check_codes, decode_codes, encode_samples
 from dia_ort.config import GenerationConfig
 from dia_ort.decoder import DecoderBatch, slot_bytes
 from dia_ort.errors import InvalidAudioError, InvalidConfigError, ProviderError
@@ -22,8 +22,9 @@ from dia_ort.graphs import DAC_DECODER, DAC_ENCODER, DECODER, ENCODER
 from dia_ort.manifest import GraphInfo, Manifest
 from dia_ort.providers import Provider, open_session, resolve_provider
 from dia_ort.scheduler import Request, Scheduler
+from dia_ort.streams import Generation
 from dia_ort.text import encode_text, has_speaker_tag
-from dia_ort.voice import Voice
+from dia_ort.voice import NO_TRANSCRIPT, Voice
 
 logger = logging.getLogger(__name__)
 
@@ -91,7 +92,7 @@ class Dia:
     def generate(
         self, text: str, config: GenerationConfig | None = None, voice: Voice | None = None
     ) -> Audio:
-        """Speak a script.
+        """Speak a script. The samples are :meth:`stream`'s chunks, joined, but for rounding.
 
         Args:
             text: With [S1] and [S2] before the speakers' turns, and non-verbals as (laughs).
@@ -150,14 +151,76 @@ class Dia:
 
     def start(
         self, text: str, config: GenerationConfig | None = None, voice: Voice | None = None
-    ) -> "Generation":
+    ) -> Generation:
         """Begin to speak a script, to be driven step by step; see :class:`Generation`.
 
         Raises:
             InvalidTextError, InvalidConfigError, InvalidAudioError: As in :meth:`generate`.
         """
         request = self._request(text, config or GenerationConfig(), voice)
-        return Generation(self, request.utterance, self._run([request], 1))
+        steps = self._run([request], 1)
+        return Generation(request.utterance, steps, self.decode_codes, self.manifest.codec)
+
+    def stream(
+        self,
+        text: str,
+        config: GenerationConfig | None = None,
+        voice: Voice | None = None,
+        *,
+        chunk_frames: Sequence[int] = CHUNK_FRAMES,
+    ) -> Generator[AudioChunk, None, None]:
+        """Speak a script, chunk by chunk as it is spoken.
+
+        Joined, the chunks are the samples of :meth:`generate` within 1e-5. That is quicker, as it
+        decodes in larger windows.
+
+        It runs in the caller's thread, between one chunk and the next, and ends with the loop. With
+        :meth:`start` before :meth:`Generation.stream`, the codes and the seed can be had too.
+
+        The first chunk is there after ``max_delay + context_frames + chunk_frames[0]`` steps: the
+        last channel's delay, the codec's look-ahead, and the chunk's own frames. In Dia-1.6B these
+        are 15 + 10 + 4 = 29. From then on, a second of audio costs the same however long it lasts:
+        nothing is decoded again but ``context_frames`` on either side of a chunk.
+
+        Args:
+            text: As in :meth:`generate`.
+            config: As in :meth:`generate`.
+            voice: As in :meth:`generate`.
+            chunk_frames: Frames of the first chunk, the second, and so on; the last number counts
+                for all that follow. Small ones are there sooner, large ones take less decoding.
+
+        Raises:
+            InvalidTextError, InvalidConfigError, InvalidAudioError: As in :meth:`generate`, at
+                once; or ``chunk_frames`` has no numbers, or some are less than 1.
+            NumericalError: The logits are not finite; from the loop.
+        """
+        return self.start(text, config, voice).stream(chunk_frames)
+
+    def astream(
+        self,
+        text: str,
+        config: GenerationConfig | None = None,
+        voice: Voice | None = None,
+        *,
+        chunk_frames: Sequence[int] = CHUNK_FRAMES,
+    ) -> AsyncGenerator[AudioChunk, None]:
+        """:meth:`stream` for ``async for``; the work is done in a thread, which ends with it.
+
+        When its task is cancelled, or it is closed, the thread finishes a step or a chunk, frees
+        everything and ends; nobody waits for it. Many at once are for :class:`dia_ort.Engine`,
+        which runs them together.
+
+        Args:
+            text: As in :meth:`generate`.
+            config: As in :meth:`generate`.
+            voice: As in :meth:`generate`.
+            chunk_frames: As in :meth:`stream`.
+
+        Raises:
+            InvalidTextError, InvalidConfigError, InvalidAudioError, NumericalError: As in
+                :meth:`stream`.
+        """
+        return self.start(text, config, voice).astream(chunk_frames)
 
     def decode_codes(self, codes: NDArray[np.integer]) -> NDArray[np.float32]:
         """Codes, (frames, channels), to mono samples, (frames * hop_length,).
@@ -230,6 +293,7 @@ class Dia:
         model, codec = self.manifest.model, self.manifest.codec
         prompt = np.zeros((0, model.num_channels), np.int64)
         if voice is not None:
+            voice.check_codec(self.manifest.codec_id)
             prompt = check_codes(voice.codes, codec)
             if len(prompt) > model.max_prompt:
                 raise InvalidAudioError(
@@ -243,8 +307,10 @@ class Dia:
                 stacklevel=4,
             )
         if voice is not None:
+            if not voice.transcript.strip():
+                warnings.warn(NO_TRANSCRIPT, stacklevel=4)
             tokens = encode_text(voice.script(text), model.max_text, model.text_vocab_size)
-        utterance = Utterance(model, config, prompt)
+        utterance = Utterance(model, config, prompt, text, self.manifest.codec_id)
         memory = slot_bytes(model, *self._dtypes, utterance.max_tokens, len(tokens))
         return Request(tokens, utterance, memory)
 
@@ -315,40 +381,3 @@ def _slow_on_cpu(manifest: Manifest) -> str:
         "its weights to float32, which is slow and takes twice the memory. Take int8 or int4 here "
         "(dia-export --dtype int4)."
     )
-
-
-class Generation:
-    """A script on its way to speech: iterate over it to run it.
-
-    Each turn of the loop gives one more complete frame of codes, (channels,). Leaving the loop
-    early keeps what is done: :attr:`codes` has it.
-    """
-
-    def __init__(self, dia: Dia, utterance: Utterance, steps: Iterator[None]) -> None:
-        self._dia = dia
-        self._utterance = utterance
-        self._steps = steps
-
-    def __iter__(self) -> Iterator[NDArray[np.int64]]:
-        done = self._utterance.num_frames
-        for _ in self._steps:
-            yield from self._utterance.codes_from(done)
-            done = self._utterance.num_frames
-
-    @property
-    def codes(self) -> NDArray[np.int64]:
-        """The complete frames so far, (frames, channels)."""
-        return self._utterance.codes
-
-    @property
-    def seed(self) -> int:
-        """That makes the same codes again."""
-        return self._utterance.seed
-
-    def audio(self) -> Audio:
-        """The finished speech.
-
-        Raises:
-            InvalidConfigError: It is not finished; decode :attr:`codes` instead.
-        """
-        return self._dia._audio(self._utterance)  # noqa: SLF001 - two halves of one interface

@@ -16,6 +16,7 @@ from dia_ort.artifacts import DEMO, check_sizes, find_artifact, list_artifacts, 
 from dia_ort.cli_models import align, broken_models, show_size, summary
 from dia_ort.errors import ArtifactError, DiaError
 from dia_ort.graphs import ENCODER
+from dia_ort.memory import machine_memory
 from dia_ort.providers import available_providers, open_session, resolve_provider
 
 _PACKAGES = ("numpy", "soundfile", "soxr", "onnxruntime", "onnxruntime-gpu")
@@ -112,7 +113,7 @@ def diagnose() -> Diagnosis:
         platform=platform.platform(),
         cpu=_cpu_name(),
         cores=_cores(),
-        memory=_memory(),
+        memory=machine_memory(),
         packages=packages,
         libsndfile=libsndfile,
         providers=providers,
@@ -224,10 +225,3 @@ def _cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
-
-
-def _memory() -> int | None:
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):  # Windows has no sysconf
-        return None

@@ -1,8 +1,6 @@
 """The engine: requests of any threads, run together by one thread of its own."""
 
 import atexit
-import os
-import re
 import threading
 import time
 import weakref
@@ -10,7 +8,6 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import Self
@@ -19,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dia_ort.audio import Audio, AudioChunk
+from dia_ort.codec import CHUNK_FRAMES, ChunkWindows
 from dia_ort.config import GenerationConfig
 from dia_ort.dia import Dia
 from dia_ort.errors import (
@@ -28,12 +26,10 @@ from dia_ort.errors import (
     InvalidConfigError,
     QueueFullError,
 )
+from dia_ort.memory import available_memory
 from dia_ort.scheduler import Request, Scheduler
 from dia_ort.streams import AudioStream, FrameStream, Progress, Stream
 from dia_ort.voice import Voice
-
-CHUNK_FRAMES = (4, 8, 16, 32, 64)
-"""Frames of the first chunks of audio, so that the first one is there soon; the last repeats."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +66,10 @@ class Engine:
             its ``max_tokens``; None: half of the memory that is available, where the system tells
             (on a GPU, give the GPU's).
 
+    Attributes:
+        dia: The model.
+        max_batch: The most requests that run at once.
+
     Raises:
         InvalidConfigError: A limit is less than 1 (``max_queue``: 0).
     """
@@ -87,9 +87,10 @@ class Engine:
                 f"max_batch is {max_batch}, max_queue {max_queue} and memory_limit {memory_limit}: "
                 "give at least 1, 0 and 1."
             )
-        if memory_limit is None:
-            memory_limit = _half_of_the_memory()
-        self._dia = dia
+        if memory_limit is None and (available := available_memory()):
+            memory_limit = available // 2
+        self.dia = dia
+        self.max_batch = max_batch
         self._worker = _Worker(dia, max_batch, max_queue, memory_limit)
         # The thread keeps no engine alive. SimpleQueue.put may interrupt anything, itself too.
         weakref.finalize(self, self._worker.inbox.put, self._worker.abort).atexit = False
@@ -112,7 +113,7 @@ class Engine:
             EngineClosedError: The engine was closed.
             EngineDiedError: The engine's thread has failed.
         """
-        request = self._dia._request(text, config or GenerationConfig(), voice)  # noqa: SLF001
+        request = self.dia._request(text, config or GenerationConfig(), voice)  # noqa: SLF001
         handle = GenerationHandle(request, self._worker)
         self._worker.submit(request, handle._progress)  # noqa: SLF001 - parts of one interface
         return handle
@@ -221,11 +222,9 @@ class GenerationHandle:
         Raises:
             InvalidConfigError: There are no such numbers, or some are less than 1.
         """
-        if not chunk_frames or min(chunk_frames) < 1:
-            raise InvalidConfigError(f"chunk_frames is {chunk_frames!r}: give numbers from 1.")
+        windows = ChunkWindows(self._worker.codec, chunk_frames)
         self._is_streamed = True
-        worker = self._worker
-        return AudioStream(self._progress, worker.decode, worker.codec, chunk_frames)
+        return AudioStream(self._progress, self._worker.decode, windows)
 
     def _on_end(self, ended: Future[None]) -> None:
         """Decode beside what runs on, but not what was taken as a stream."""
@@ -389,17 +388,3 @@ def _abort_all() -> None:
     for thread in threading.enumerate():
         if isinstance(thread, _Worker):
             thread.close(drain=False, timeout=None)
-
-
-def _half_of_the_memory() -> int | None:
-    """Half of what is available; where only the machine's size is known, half of that."""
-    try:
-        available = re.search(r"MemAvailable: *(\d+) kB", Path("/proc/meminfo").read_text("ascii"))
-        if available:
-            return int(available[1]) * 1024 // 2
-    except OSError:
-        pass
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
-    except (AttributeError, ValueError, OSError):  # Windows has no sysconf
-        return None

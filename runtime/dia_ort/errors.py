@@ -26,6 +26,10 @@ class AudioFileError(DiaError, OSError):
     """An audio file cannot be read or written."""
 
 
+class VoiceFileError(DiaError, OSError):
+    """A voice is not there, its file cannot be read or written, or is no voice's."""
+
+
 class ArtifactNotFoundError(DiaError, FileNotFoundError):
     """No exported model stands under that name or path."""
 

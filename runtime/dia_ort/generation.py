@@ -23,6 +23,8 @@ class Utterance:
         model: Tokens, delays and limits.
         config: The request's settings.
         prompt: A voice's codes, (frames, channels); none: shape (0, channels).
+        text: What is to be said, for the :class:`Audio`.
+        codec: Whose codes they are, for the :class:`Audio`.
 
     Attributes:
         config: As given.
@@ -36,7 +38,12 @@ class Utterance:
     """
 
     def __init__(
-        self, model: ModelSpec, config: GenerationConfig, prompt: NDArray[np.int64]
+        self,
+        model: ModelSpec,
+        config: GenerationConfig,
+        prompt: NDArray[np.int64],
+        text: str = "",
+        codec: str | None = None,
     ) -> None:
         frames = len(prompt)
         self.config = config
@@ -44,8 +51,10 @@ class Utterance:
         self.position = frames
         self.finish_reason: FinishReason | None = None
         self._model = model
+        self._text = text
+        self._codec = codec
         self._delays = np.array(model.delay_pattern)
-        self.max_tokens = _check_max_tokens(config.max_tokens, model, frames)
+        self.max_tokens = check_max_tokens(config.max_tokens, model, frames)
         self._random = np.random.Generator(np.random.PCG64(self.seed))
         self._first = frames + 1
         self._end: int | None = None  # the step of channel 0's EOS
@@ -95,7 +104,15 @@ class Utterance:
         """
         if not self.done or self.finish_reason is None:
             raise InvalidConfigError("this generation has not come to its end.")
-        return Audio(samples, sample_rate, self.codes, self.finish_reason, self.seed)
+        return Audio(
+            samples,
+            sample_rate,
+            self.codes,
+            self.finish_reason,
+            self.seed,
+            self._text,
+            self._codec,
+        )
 
     def uniforms(self) -> NDArray[np.float64]:
         """This step's random numbers, (channels,), in [0, 1)."""
@@ -125,7 +142,12 @@ class Utterance:
         self.position = step
 
 
-def _check_max_tokens(max_tokens: int | None, model: ModelSpec, frames: int) -> int:
+def check_max_tokens(max_tokens: int | None, model: ModelSpec, frames: int) -> int:
+    """The most steps of a request whose voice has so many frames.
+
+    Raises:
+        InvalidConfigError: They are more than the model has, or leave none for speech.
+    """
     limit = model.max_steps
     if max_tokens is None:
         max_tokens = limit

@@ -16,7 +16,15 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from dia_ort.errors import ArtifactError, ArtifactNotFoundError, UnsupportedVersionError
-from dia_ort.graphs import GRAPH_NAMES, CodecSpec, GraphName, GraphSpec, ModelSpec, graph_spec
+from dia_ort.graphs import (
+    DAC_DECODER,
+    GRAPH_NAMES,
+    CodecSpec,
+    GraphName,
+    GraphSpec,
+    ModelSpec,
+    graph_spec,
+)
 
 MANIFEST_NAME = "manifest.json"
 FORMAT: Final = "dia-ort"
@@ -108,6 +116,16 @@ class Manifest:
     sources: dict[str, Source]
     tools: dict[str, str]
     verification: dict[str, dict[str, float]]
+
+    @property
+    def codec_id(self) -> str:
+        """What tells the codec from others: the head of its decoder's SHA-256.
+
+        The codec is stored alike for every dtype, so artifacts of one codec share it. An exporter
+        that stores it in another way, or the same weights in another layout, changes it.
+        """
+        info = next(info for info in self.graphs if info.graph == DAC_DECODER)
+        return self.files[info.data or info.file].sha256[:16]
 
     def spec(self, info: GraphInfo) -> GraphSpec:
         """The declared interface of one of :attr:`graphs`."""

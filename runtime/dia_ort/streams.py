@@ -1,15 +1,17 @@
-"""Following a request that another thread runs: its progress, and streams of frames and audio."""
+"""Following a request: in the thread that runs it, or in others, as streams."""
 
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future
-from typing import Any, Generic, Self, TypeVar
+from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import chain
+from typing import Any, Generic, Self, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dia_ort.audio import AudioChunk
+from dia_ort.audio import Audio, AudioChunk, FinishReason
+from dia_ort.codec import CHUNK_FRAMES, ChunkWindow, ChunkWindows
 from dia_ort.generation import Utterance
 from dia_ort.graphs import CodecSpec
 
@@ -116,53 +118,128 @@ class FrameStream(Stream[NDArray[np.int64]]):
 class AudioStream(Stream[AudioChunk]):
     """Chunks of audio, each decoded when it is asked for, in the context of its neighbours."""
 
-    def __init__(
-        self, progress: Progress, decode: Decode, codec: CodecSpec, chunk_frames: Sequence[int]
-    ) -> None:
+    def __init__(self, progress: Progress, decode: Decode, windows: ChunkWindows) -> None:
         self._progress = progress
         self._decode = decode
-        self._codec = codec
-        self._sizes = list(chunk_frames)
-        self._index = 0
-        self._start = 0  # the chunk's first frame
-        self._stop = 0
-        self._is_last = False
-        self._samples: Future[NDArray[np.float32]] | None = None  # context included
+        self._windows = windows
+        self._window: ChunkWindow | None = None  # of the chunk that is being decoded
+        self._samples: Future[NDArray[np.float32]] | None = None
 
     def _poll(self) -> AudioChunk | Future[Any] | None:
-        if self._samples is None or self._samples.cancelled():  # with the task that waited for it
+        if self._window is None:
             change, ended = self._progress.next_change(), self._progress.ended.done()
             if ended:
                 self._progress.ended.result()  # raises what the request failed with
-                if self._is_last:
-                    return None
-            frames = self._progress.utterance.num_frames
-            stop = self._start + self._sizes[min(self._index, len(self._sizes) - 1)]
-            if not ended and frames < stop + self._codec.context_frames:
-                return change
-            self._stop, self._is_last = min(stop, frames), ended and stop >= frames
-            self._samples = self._decode(self._window())
-        return self._chunk(self._samples.result()) if self._samples.done() else self._samples
+            self._window = self._windows.next(self._progress.utterance.num_frames, ended=ended)
+            if self._window is None:
+                return None if ended else change
+        if self._samples is None or self._samples.cancelled():  # with the task that waited for it
+            self._samples = self._decode(_codes(self._progress.utterance, self._window))
+        if not self._samples.done():
+            return self._samples
+        chunk = self._window.cut(self._samples.result())
+        self._window = self._samples = None
+        return chunk
 
-    def _window(self) -> NDArray[np.int64]:
-        """The codes of the chunk and of its neighbours on both sides."""
-        first = self._start - self._context_before
-        last = self._stop + self._codec.context_frames
-        return self._progress.utterance.codes_from(first)[: last - first]
+
+class Generation:
+    """A script on its way to speech: iterate over it to run it, in the caller's thread.
+
+    Each turn of the loop gives one more complete frame of codes, (channels,). Leaving the loop
+    early keeps what is done: :attr:`codes` has it.
+    """
+
+    def __init__(
+        self,
+        utterance: Utterance,
+        steps: Iterator[None],
+        decode: Callable[[NDArray[np.int64]], NDArray[np.float32]],
+        codec: CodecSpec,
+    ) -> None:
+        self._utterance = utterance
+        self._steps = steps
+        self._decode = decode
+        self._codec = codec
+
+    def __iter__(self) -> Iterator[NDArray[np.int64]]:
+        done = self._utterance.num_frames
+        for _ in self._steps:
+            yield from self._utterance.codes_from(done)
+            done = self._utterance.num_frames
+
+    def stream(
+        self, chunk_frames: Sequence[int] = CHUNK_FRAMES
+    ) -> Generator[AudioChunk, None, None]:
+        """Run it, and give its audio from the start; see :meth:`dia_ort.Dia.stream`.
+
+        Raises:
+            InvalidConfigError, NumericalError: As there.
+        """
+        chunks = self._chunks(ChunkWindows(self._codec, chunk_frames))
+        return (chunk for chunk in chunks if chunk is not None)
+
+    def astream(
+        self, chunk_frames: Sequence[int] = CHUNK_FRAMES
+    ) -> AsyncGenerator[AudioChunk, None]:
+        """:meth:`stream` for ``async for``; see :meth:`dia_ort.Dia.astream`.
+
+        Raises:
+            InvalidConfigError, NumericalError: As there.
+        """
+        return _in_a_thread(self._chunks(ChunkWindows(self._codec, chunk_frames)))
+
+    def _chunks(self, windows: ChunkWindows) -> Generator[AudioChunk | None, None, None]:
+        """The chunks as soon as they can be decoded, and None after each step."""
+        utterance = self._utterance
+        for _ in chain(self._steps, [None]):
+            while window := windows.next(utterance.num_frames, ended=utterance.done):
+                yield window.cut(self._decode(_codes(utterance, window)))
+            yield None
 
     @property
-    def _context_before(self) -> int:
-        return min(self._codec.context_frames, self._start)
+    def codes(self) -> NDArray[np.int64]:
+        """The complete frames so far, (frames, channels)."""
+        return self._utterance.codes
 
-    def _chunk(self, samples: NDArray[np.float32]) -> AudioChunk:
-        """Cut the chunk out of its window, and go on to the next."""
-        hop, before = self._codec.hop_length, self._context_before
-        chunk = AudioChunk(
-            samples[before * hop : (before + self._stop - self._start) * hop],
-            self._codec.sample_rate,
-            index=self._index,
-            start=self._start * hop,
-            is_last=self._is_last,
-        )
-        self._index, self._start, self._samples = self._index + 1, self._stop, None
-        return chunk
+    @property
+    def seed(self) -> int:
+        """That makes the same codes again."""
+        return self._utterance.seed
+
+    @property
+    def finish_reason(self) -> FinishReason | None:
+        """How it ended, as in :class:`dia_ort.Audio`; None while it has not."""
+        return self._utterance.finish_reason if self._utterance.done else None
+
+    def audio(self) -> Audio:
+        """The finished speech.
+
+        Raises:
+            InvalidConfigError: It is not finished; decode :attr:`codes` instead.
+        """
+        return self._utterance.audio(self._decode(self.codes), self._codec.sample_rate)
+
+
+def _codes(utterance: Utterance, window: ChunkWindow) -> NDArray[np.int64]:
+    """What a chunk is decoded from, (frames, channels)."""
+    return utterance.codes_from(window.first)[: window.last - window.first]
+
+
+async def _in_a_thread(items: Generator[T | None, None, None]) -> AsyncGenerator[T, None]:
+    """Drive a generator in a thread of its own, which ends with it, and leave out each None.
+
+    Whoever stops early, or is cancelled, does not wait: the item that is being made is finished in
+    the thread, which then closes the generator.
+    """
+    import asyncio  # noqa: PLC0415 - as above
+
+    end = object()
+    thread = ThreadPoolExecutor(1, "dia-ort-stream")
+    loop = asyncio.get_running_loop()
+    try:
+        while (item := await loop.run_in_executor(thread, next, items, end)) is not end:
+            if item is not None:
+                yield cast(T, item)
+    finally:
+        thread.submit(items.close)
+        thread.shutdown(wait=False)

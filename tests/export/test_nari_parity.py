@@ -89,6 +89,7 @@ def test_checkpoint_is_the_one_the_goldens_were_made_with(release):
     assert weights_digest(weights) == ABOUT[release]["weights_sha256"]
 
 
+@pytest.mark.filterwarnings("ignore:the voice has no transcript")
 @pytest.mark.parametrize(("release", "number"), cases(batch=False))
 def test_codes(exported, release, number):
     case, arrays = ABOUT[release]["cases"][number], ARRAYS[release]

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from transformers import DacConfig, DacModel, DiaFeatureExtractor
 
 from dia_export import export
 from dia_ort import Dia, GenerationConfig, Voice
@@ -17,13 +18,29 @@ PROMPT = np.random.default_rng(5).integers(0, 1024, (25, 9))
 
 
 @pytest.fixture(scope="module")
-def pair(tmp_path_factory):
+def codec():
+    """A small random DAC of Dia's rates, as transformers has it."""
+    torch.manual_seed(5)
+    config = DacConfig(
+        encoder_hidden_size=4,
+        downsampling_ratios=[2, 4, 8, 8],
+        decoder_hidden_size=64,
+        hidden_size=64,
+        n_codebooks=9,
+        sampling_rate=44_100,
+    )
+    return DacModel(config).eval()
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory, codec):
     """transformers' model, and the same exported."""
     folder = tmp_path_factory.mktemp("parity")
     model = tiny_model(seed=3, eos_gain=0)
     model.save_pretrained(folder / "checkpoint")
+    codec.save_pretrained(folder / "codec")
     result = export(
-        folder / "checkpoint", "tiny-random", dtype="fp32", output=folder / "model", verify=False
+        folder / "checkpoint", folder / "codec", dtype="fp32", output=folder / "model", verify=False
     )
     return model, Dia.load(result.folder, provider="cpu", threads=1)
 
@@ -43,6 +60,7 @@ def test_greedy_codes(pair, text, cfg_scale):
     np.testing.assert_array_equal(got, want)
 
 
+@pytest.mark.filterwarnings("ignore:the voice has no transcript")
 @pytest.mark.parametrize("cfg_scale", [3.0, 0.0])
 def test_greedy_codes_after_an_audio_prompt(pair, cfg_scale):
     model, dia = pair
@@ -51,6 +69,37 @@ def test_greedy_codes_after_an_audio_prompt(pair, cfg_scale):
     got = dia.generate_codes(text, greedy(cfg_scale, 350), Voice(codes=PROMPT))
     assert len(want) >= 300
     np.testing.assert_array_equal(got, want)
+
+
+def test_a_voice_made_of_audio(pair, codec):
+    """From samples to samples, as transformers does it in its own three steps."""
+    model, dia = pair
+    samples = speech_like(seconds=1.13)
+    prepare = DiaFeatureExtractor(sampling_rate=44_100)
+    audio = prepare(samples, sampling_rate=44_100, return_tensors="pt")["input_values"]
+    with torch.no_grad():
+        prompt = codec.encode(audio).audio_codes[0].T.numpy()
+    voice = Voice.from_audio(dia, samples, TEXTS["short"], sample_rate=44_100)
+    assert len(np.unique(prompt)) > 100
+    np.testing.assert_array_equal(voice.codes, prompt)
+
+    text = TEXTS["dialogue"]
+    script = f"{TEXTS['short']} {text}"
+    (want,) = generate_codes(model, [script], cfg_scale=3.0, max_tokens=300, prompt=prompt)
+    got = dia.generate(text, greedy(3.0, 300), voice)
+    assert len(want) > 150
+    np.testing.assert_array_equal(got.codes, want)
+    with torch.no_grad():
+        samples = codec.decode(audio_codes=torch.from_numpy(want.T[None])).audio_values[0]
+    np.testing.assert_allclose(got.samples, samples.numpy(), atol=1e-4)
+
+
+def speech_like(seconds):
+    """Tones and noise that come and go."""
+    time = np.arange(int(seconds * 44_100)) / 44_100
+    noise = np.random.default_rng(2).normal(0, 0.1, len(time))
+    tones = 0.3 * np.sin(40 * time + 900 * np.sin(3 * time))
+    return ((tones + noise) * np.sin(9 * time) ** 2).astype(np.float32)
 
 
 def test_greedy_codes_of_a_batch(pair):

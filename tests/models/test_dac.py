@@ -7,7 +7,7 @@ from transformers import DacConfig as TransformersConfig
 from transformers import DacModel
 
 from dia_models.config import DacConfig
-from dia_models.dac import DacDecoder, DacEncoder
+from dia_models.dac import DacDecoder, DacEncoder, context_frames
 from dia_models.layouts import descript_dac, transformers_dac
 from dia_models.random_weights import TINY_DAC, random_dac
 from support.descript import descript_dac_class
@@ -162,6 +162,17 @@ def test_rows_of_a_batch_do_not_mix(config):
     codes = random_codes(config, batch=3)
     rows = torch.cat([decoder(row[None]) for row in codes])
     torch.testing.assert_close(decoder(codes), rows, rtol=0, atol=1e-5)
+
+
+def test_a_frame_is_heard_as_far_as_the_context_and_no_farther(config):
+    """Derived from the config, and not a frame too many."""
+    _, decoder, _ = build(config)
+    decoder, codes, context = decoder.double(), random_codes(config, 1, 41), context_frames(config)
+    changed = codes.clone()
+    changed[..., 20] = (changed[..., 20] + 1) % config.codebook_size
+    difference = (decoder(changed) - decoder(codes)).reshape(41, config.hop_length)
+    heard = difference.any(dim=1).nonzero()
+    assert (20 - heard.min(), heard.max() - 20) == (context, context)
 
 
 def test_random_codec_is_lively():

@@ -1,5 +1,6 @@
 """``dia-ort models``, ``info``, ``verify``, ``doctor``, ``--help`` and ``--version``."""
 
+import dataclasses
 import hashlib
 import json
 import shutil
@@ -7,7 +8,7 @@ import sys
 
 import pytest
 
-from dia_ort import __version__, doctor, providers
+from dia_ort import Dia, __version__, doctor, providers
 from dia_ort.artifacts import find_artifact
 from dia_ort.errors import ProviderError
 
@@ -104,7 +105,8 @@ def test_info_of_an_unverified_model(dia_ort, copy):
     edit_manifest(copy, lambda manifest: manifest.update(verification={}, quantization=None))
     out = dia_ort("info", "copy").out.decode()
     assert "not verified (--no-verify)" in out
-    assert "quantized   no" in out
+    assert "quantized           no\n" in out
+    assert "an utterance takes  " in out
 
 
 @pytest.mark.parametrize("command", ["info", "verify"])
@@ -125,6 +127,21 @@ def test_verify(dia_ort):
         assert any(line.startswith(f"ok       {name} (") for line in lines)
     for graph in DEMO.manifest.graphs:
         assert any(line.startswith(f"ok       {graph.file} loads") for line in lines)
+    assert lines[-1] == "ok       speech is the same in company as alone, bit for bit"
+
+
+def test_verify_finds_a_cpu_that_rounds_by_company(dia_ort, monkeypatch):
+    real = Dia.generate_batch
+
+    def other(self, texts, config):
+        return [
+            dataclasses.replace(audio, codes=audio.codes ^ 1) for audio in real(self, texts, config)
+        ]
+
+    monkeypatch.setattr(Dia, "generate_batch", other)
+    code, out, _ = dia_ort("verify", "demo")
+    assert code == 0
+    assert out.decode().splitlines()[-1].startswith("DIFFERS  speech in company")
 
 
 def test_verify_finds_a_changed_byte(dia_ort, copy):

@@ -43,6 +43,28 @@ Dia.decode_codes = decode_codes
 {ENDLESS}
 """
 
+# As above, from the third chunk on; Ctrl-C in it is told.
+STUCK_LATER = f"""
+import sys, time
+from dia_ort.cli_terminal import CtrlC
+from dia_ort.dia import Dia
+
+decode, press = Dia.decode_codes, CtrlC._press
+
+def decode_codes(self, codes):
+    if len(codes) < 32:
+        return decode(self, codes)
+    print("decoding", file=sys.stderr, flush=True)
+    time.sleep(60)
+
+def tell(*arguments):
+    press(*arguments)
+    print("pressed", file=sys.stderr, flush=True)
+
+Dia.decode_codes, CtrlC._press = decode_codes, tell
+{ENDLESS}
+"""
+
 LOADING = f"""
 import sys, time
 from dia_ort.dia import Dia
@@ -118,6 +140,54 @@ def test_ctrl_c_keeps_what_is_done_on_stdout_too(start):
 
 
 @posix
+def test_ctrl_c_ends_a_stream_with_what_is_done(start, tmp_path):
+    process = start(*SPEAK, "--stream", "-o", "hello.wav", code=ENDLESS)
+    wait_for(process, b"step", 60)
+    before = soundfile.info(tmp_path / "hello.wav").duration
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert b"stopped by Ctrl-C" in err
+    assert b"Traceback" not in err
+    assert 0 < before < soundfile.info(tmp_path / "hello.wav").duration < 10
+
+
+@posix
+def test_a_second_ctrl_c_keeps_what_a_stream_has_written(start, tmp_path):
+    process = start(*SPEAK, "--stream", "-o", "hello.wav", code=STUCK_LATER)
+    wait_for(process, b"decoding")
+    process.send_signal(signal.SIGINT)
+    wait_for(process, b"pressed")
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert b"stopped: no more is written" in err
+    assert b"Traceback" not in err
+    assert soundfile.info(tmp_path / "hello.wav").frames == 512 * (4 + 8)
+
+
+@posix
+def test_a_stream_comes_while_it_is_spoken(start):
+    process = start(*SPEAK, "--stream", "-o", "-", code=ENDLESS, stderr=subprocess.DEVNULL)
+    first = process.stdout.read(44 + 2 * 512 * 4)
+    assert len(first) == 44 + 2 * 512 * 4
+    assert process.poll() is None
+    process.stdout.close()
+    process.stdout = None
+    process.wait(timeout=60)
+    assert process.returncode == 141
+
+
+@posix
+def test_a_file_that_grows_survives_a_kill(start, tmp_path):
+    process = start(*SPEAK, "--stream", "-o", "hello.wav", code=ENDLESS)
+    wait_for(process, b"step", 60)
+    process.kill()
+    process.communicate(timeout=60)
+    assert soundfile.info(tmp_path / "hello.wav").duration > 0.1
+
+
+@posix
 def test_a_second_ctrl_c_drops_it(start, tmp_path):
     process = start(*SPEAK, code=STUCK)
     wait_for(process, b"step", 60)
@@ -142,6 +212,54 @@ def test_ctrl_c_before_anything_is_done(start, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+CHUNKS = (
+    *("speak", "hello world, this is dia. one two three four five. " * 12, "--model", "demo"),
+    *("--max-tokens", "60", "--retries", "0"),
+)
+
+
+@posix
+def test_ctrl_c_keeps_the_chunks_that_are_done(start, tmp_path):
+    process = start(*CHUNKS, "-o", "hello.wav", "--srt", "hello.srt", code=ENDLESS)
+    wait_for(process, b"step", 100)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert b"stopping: the chunks so far are kept" in err
+    assert b"1 of " in err
+    assert b"chunks, stopped by Ctrl-C" in err
+    assert b"Traceback" not in err
+    assert 0.4 < soundfile.info(tmp_path / "hello.wav").duration < 1
+    assert "hello world" in (tmp_path / "hello.srt").read_text()
+
+
+@posix
+def test_ctrl_c_before_a_chunk_is_done(start, tmp_path):
+    process = start(*CHUNKS, code=ENDLESS)
+    wait_for(process, b"step", 20)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert b"stopped: nothing was saved" in err
+    assert b"Traceback" not in err
+    assert not list(tmp_path.glob("*.wav"))
+
+
+@posix
+def test_ctrl_c_stops_a_batch_that_can_go_on(start, tmp_path):
+    line = '{"text": "[S1] hello world.", "max_tokens": 60, "retries": 0}\n'
+    (tmp_path / "in.jsonl").write_text(line * 12)
+    process = start("batch", "in.jsonl", "--out-dir", "out", "--model", "demo", code=ENDLESS)
+    wait_for(process, b"step", 90)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert b"stopped; 4 done" in err
+    assert b"Start it again" in err
+    assert b"Traceback" not in err
+    assert len(list(tmp_path.glob("out/*.wav"))) == 4
+
+
 @posix
 def test_ctrl_c_is_not_for_what_runs_in_the_background(start):
     shell = f"import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)\n{ENDLESS}"
@@ -156,7 +274,13 @@ def test_ctrl_c_is_not_for_what_runs_in_the_background(start):
 @posix
 @pytest.mark.parametrize(
     "arguments",
-    [(*SPEAK, "--max-tokens", "30", "-o", "-"), ("models",), ("info",), ("--help",)],
+    [
+        (*SPEAK, "--max-tokens", "30", "-o", "-"),
+        (*SPEAK, "--max-tokens", "30", "-o", "-", "--stream"),
+        ("models",),
+        ("info",),
+        ("--help",),
+    ],
     ids=lambda arguments: arguments[0],
 )
 def test_a_broken_pipe_is_no_error(start, arguments):
@@ -190,6 +314,15 @@ def test_speech_survives_a_full_disk(start, tmp_path, full_disk, output):
     assert b"error: cannot write " in err
     assert str(kept).encode() in err
     assert soundfile.info(kept).duration > 0
+
+
+@pytest.mark.parametrize("output", ["-", str(FULL)])
+def test_a_stream_ends_at_a_full_disk(start, full_disk, output):
+    process = start(*SPEAK, "-o", output, "--format", "wav", "--stream", stdout=full_disk)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert err.count(b"rror") == 1
+    assert b"(No space left on device): the speech ends there" in err
 
 
 def test_a_table_on_a_full_disk(start, full_disk):
