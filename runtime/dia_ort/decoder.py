@@ -221,6 +221,7 @@ class DecoderBatch:
         for buffer in self._cross:
             with buffer.edit(before) as host:
                 texts = host[rows, :, :kept]  # a copy
+            buffer.forget()  # the memory of the rows as they lay before
             with buffer.edit(self._text_shape(self.slots)) as host:
                 host[rows, :, :kept] = texts
 
@@ -305,9 +306,12 @@ class _Buffer:
         pointer = self._pointer + row * math.prod(axes) * self._itemsize
         bind(name, self._device, 0, self._type, (rows, *axes), pointer)
 
-    def forget(self, row: int, shape: tuple[int, ...] | None = None) -> None:
-        """Give back the memory of a row, where the system can; its values are lost."""
+    def forget(self, row: int | None = None, shape: tuple[int, ...] | None = None) -> None:
+        """Give back the memory of a row, or all, where the system can; its values are lost."""
         if self._device != "cpu" or not hasattr(mmap, "MADV_DONTNEED"):
+            return
+        if row is None:
+            self._memory.madvise(mmap.MADV_DONTNEED)
             return
         size = math.prod((shape or self._shape)[1:]) * self._itemsize
         start = -(-row * size // mmap.PAGESIZE) * mmap.PAGESIZE
