@@ -14,6 +14,7 @@ from dia_ort import cli_batch, cli_models, cli_plan, cli_voice
 from dia_ort._version import __version__
 from dia_ort.cli_input import read_script, read_voice
 from dia_ort.cli_narrate import Subtitles, find_reading
+from dia_ort.cli_options import Json, Provider, Quiet, Speakers, Threads
 from dia_ort.cli_output import AudioFormat, find_target
 from dia_ort.cli_plan import parse_speakers
 from dia_ort.cli_speak import Job
@@ -56,7 +57,6 @@ ModelArgument = Annotated[
         show_default=False,
     ),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def main() -> None:
@@ -146,12 +146,8 @@ def speak(
             "model, or the built-in demo.",
         ),
     ] = None,
-    provider: Annotated[
-        str, typer.Option(metavar="NAME", help="auto, cpu, cuda or coreml.")
-    ] = "auto",
-    threads: Annotated[
-        int | None, typer.Option(metavar="N", help="CPU threads. By default all physical cores.")
-    ] = None,
+    provider: Provider = "auto",
+    threads: Threads = None,
     voice: Annotated[
         str | None,
         typer.Option(
@@ -186,13 +182,7 @@ def speak(
             metavar="N", help="The most decoder steps, 86 to the second. By default the model's."
         ),
     ] = _DEFAULTS.max_tokens,
-    speaker: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME=SPEAKER",
-            help='Who speaks the lines that begin with a name, as in "Ann=S1"; repeat it for more.',
-        ),
-    ] = None,
+    speaker: Speakers = None,
     retries: Annotated[
         int | None,
         typer.Option(
@@ -223,9 +213,7 @@ def speak(
     vtt: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write subtitles as WebVTT.")
     ] = None,
-    quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", help="Print only warnings and errors.")
-    ] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Speak a script of any length.
 

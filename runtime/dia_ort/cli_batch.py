@@ -12,6 +12,7 @@ from dia_ort.batch import Batch, Failure, Line, Spoken, read_lines
 from dia_ort.cli_input import read_bytes
 from dia_ort.cli_models import broken_models
 from dia_ort.cli_narrate import AT_ONCE
+from dia_ort.cli_options import Provider, Quiet, Threads
 from dia_ort.cli_output import AudioFormat
 from dia_ort.cli_terminal import Terminal
 from dia_ort.dia import Dia
@@ -58,15 +59,9 @@ def batch(
         str | None,
         typer.Option(metavar="NAME_OR_DIR", help="As in `dia-ort speak`."),
     ] = None,
-    provider: Annotated[
-        str, typer.Option(metavar="NAME", help="auto, cpu, cuda or coreml.")
-    ] = "auto",
-    threads: Annotated[
-        int | None, typer.Option(metavar="N", help="CPU threads. By default all physical cores.")
-    ] = None,
-    quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", help="Print only warnings and errors.")
-    ] = False,
+    provider: Provider = "auto",
+    threads: Threads = None,
+    quiet: Quiet = False,
 ) -> None:
     """Speak many scripts, each to a file of its own.
 

@@ -11,6 +11,7 @@ import typer
 
 from dia_ort.cli_input import read_script
 from dia_ort.cli_models import align
+from dia_ort.cli_options import Json, Speakers
 from dia_ort.errors import InvalidConfigError
 from dia_ort.plan import Plan, PlanLimits
 from dia_ort.plan import plan as make_plan
@@ -30,13 +31,7 @@ def plan(
     text: Annotated[
         str | None, typer.Option(metavar="TEXT", help="The script itself, instead of FILE.")
     ] = None,
-    speaker: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME=SPEAKER",
-            help='Who speaks the lines that begin with a name, as in "Ann=S1"; repeat it for more.',
-        ),
-    ] = None,
+    speaker: Speakers = None,
     min_seconds: Annotated[
         float, typer.Option(metavar="X", help="Chunks shorter than this are joined.")
     ] = _DEFAULTS.min_seconds,
@@ -47,7 +42,7 @@ def plan(
         bool,
         typer.Option("--no-closing-tag", help="Do not end chunks with the other speaker's tag."),
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Show how a script would be cut into chunks. Times are estimates.
 

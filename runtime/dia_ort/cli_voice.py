@@ -13,6 +13,7 @@ from dia_ort.artifacts import Artifact, list_artifacts
 from dia_ort.audio import write_audio
 from dia_ort.cli_input import check_argument, read_recording, with_tag
 from dia_ort.cli_models import align, broken_models
+from dia_ort.cli_options import Json
 from dia_ort.cli_terminal import Terminal
 from dia_ort.dia import Dia
 from dia_ort.errors import InvalidConfigError, VoiceFileError
@@ -46,7 +47,6 @@ Model = Annotated[
         help="The model whose codec to use. By default the one that speak takes.",
     ),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @app.command()
