@@ -15,7 +15,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from dia_ort.audio import Audio, AudioChunk
+from dia_ort.audio import Audio, AudioChunk, FinishReason
 from dia_ort.codec import CHUNK_FRAMES, ChunkWindows
 from dia_ort.config import GenerationConfig
 from dia_ort.dia import Dia
@@ -123,6 +123,11 @@ class Engine:
         """What it is doing now."""
         return self._worker.stats()
 
+    @property
+    def failure(self) -> EngineDiedError | None:
+        """Why it has died; None: it has not."""
+        return self._worker.failure
+
     def close(self, *, drain: bool = True, timeout: float | None = None) -> None:
         """Take no more requests, and leave no thread behind.
 
@@ -170,9 +175,24 @@ class GenerationHandle:
         return self._progress.ended.done()
 
     @property
+    def begun(self) -> Future[None]:
+        """A future that is done when it has a slot, or has ended without one."""
+        return self._progress.begun
+
+    @property
+    def num_frames(self) -> int:
+        """How many frames are complete."""
+        return self._request.utterance.num_frames
+
+    @property
     def codes(self) -> NDArray[np.int64]:
         """The complete frames so far, (frames, channels)."""
         return self._request.utterance.codes
+
+    @property
+    def finish_reason(self) -> FinishReason | None:
+        """How it ended, as in :class:`dia_ort.Audio`; None while it has not."""
+        return self._request.utterance.finish_reason if self.done else None
 
     def cancel(self) -> None:
         """Ask for an end at the next step; :meth:`result` and the streams then say so by raising.
@@ -309,6 +329,15 @@ class _Worker(threading.Thread):
             self.join()
             self._decoding.shutdown()
 
+    @property
+    def failure(self) -> EngineDiedError | None:
+        if self._cause is None and (self._closed or self.is_alive()):
+            return None
+        reason = repr(self._cause) if self._cause else "a forked process has none of its threads"
+        error = EngineDiedError(f"the engine has died ({reason}): open another one.")
+        error.__cause__ = self._cause
+        return error
+
     # For its own
 
     def run(self) -> None:
@@ -374,12 +403,7 @@ class _Worker(threading.Thread):
 
     def _refusal(self) -> DiaError:
         """Why it takes no requests, and has given up those it had."""
-        if self._closed and not self._cause:
-            return EngineClosedError("the engine was closed.")
-        reason = repr(self._cause) if self._cause else "a forked process has none of its threads"
-        error = EngineDiedError(f"the engine has died ({reason}): open another one.")
-        error.__cause__ = self._cause
-        return error
+        return self.failure or EngineClosedError("the engine was closed.")
 
 
 @atexit.register

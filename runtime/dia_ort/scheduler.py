@@ -54,12 +54,14 @@ class Request:
         text: The script's tokens, (text,).
         utterance: Its state, changed in place.
         memory: The bytes that it takes in the decoder at its longest.
+        begun: Whether it was given a slot.
         error: Why it ended without being done; None if it has not.
     """
 
     text: NDArray[np.int64]
     utterance: Utterance
     memory: int = 0
+    begun: bool = False
     error: Exception | None = None
 
     @property
@@ -154,15 +156,16 @@ class Scheduler:
         """Do a bounded piece of work: a part of a request's joining, and a step of the running.
 
         Returns:
-            The requests that have a new complete frame, or have ended.
+            The requests that have begun, have a new complete frame, or have ended; each once.
         """
-        return [*self._join(), *self._step()]
+        return list(dict.fromkeys([*self._join(), *self._step()]))
 
     def _join(self) -> list[Request]:
-        """Encode a request's text, or run a part of its prompt; returns it if that failed."""
+        """Encode a text, or run a part of a prompt; returns the request if it began or failed."""
         request = self._joining or self._admit()
         if request is None:
             return []
+        began, request.begun = not request.begun, True
         slot = len(self._running)
         prompt = request.utterance.prompt_steps
         try:
@@ -180,7 +183,7 @@ class Scheduler:
         if self._prefilled == len(prompt):
             self._joining, self._params = None, None
             self._running.append(request)
-        return []
+        return [request] if began else []
 
     def _admit(self) -> Request | None:
         """Take the first in the queue, if there is room: nobody overtakes it."""

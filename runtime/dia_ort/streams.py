@@ -26,11 +26,13 @@ class Progress:
 
     Attributes:
         utterance: The thread that runs it alone may change it; its complete frames never change.
+        begun: Done when it has a slot, or has ended without one.
         ended: Done when no more comes; with the error if it failed.
     """
 
     def __init__(self, utterance: Utterance) -> None:
         self.utterance = utterance
+        self.begun: Future[None] = _future()
         self.ended: Future[None] = _future()
         self._lock = threading.Lock()
         self._change: Future[None] | None = None
@@ -43,7 +45,9 @@ class Progress:
             return self._change
 
     def notify(self) -> None:
-        """Wake whoever waits."""
+        """Say that it has begun, and wake whoever waits for more."""
+        if not self.begun.done():
+            self.begun.set_result(None)
         with self._lock:
             change, self._change = self._change, None
         if change:

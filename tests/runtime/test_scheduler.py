@@ -97,6 +97,7 @@ def test_all_are_what_they_are_alone(arrivals, slots, memory_limit):
         calls = len(decoder.log)
         frames = {request: request.utterance.num_frames for request in requests}
         was_done = {request: request.done for request in requests}
+        had_begun = {request: request.begun for request in requests}
         changed = scheduler.tick()
         ticks += 1
 
@@ -118,7 +119,8 @@ def test_all_are_what_they_are_alone(arrivals, slots, memory_limit):
         assert scheduler.num_active == len(taken)
         for request in requests:
             new = request.utterance.num_frames > frames[request] or request.done > was_done[request]
-            assert (request in changed) == new
+            assert request.begun == (request in begun)
+            assert changed.count(request) == (new or request.begun > had_begun[request])
         assert ticks < 81 + len(requests) * (70 + 5)  # nobody starves
 
     assert begun == [r for r in requests if r in begun]  # first come, first served
