@@ -98,3 +98,31 @@ def test_two_tones_are_joined_without_a_click():
     own = max(np.abs(np.diff(first)).max(), np.abs(np.diff(second)).max())
     assert np.abs(np.diff(join([first, second], [0, 0], crossfade=0)[0])).max() > 3 * own
     assert np.abs(np.diff(join([first, second], [0, 0])[0])).max() <= own + 1 / 20
+
+
+@given(
+    st.lists(
+        st.tuples(st.lists(st.integers(0, 50), max_size=6), st.sampled_from([0, 0, 0.05])),
+        max_size=6,
+    )
+)
+def test_parts_give_what_whole_pieces_give(pieces):
+    whole, starts = join([wave(sum(sizes)) for sizes, _ in pieces], [p for _, p in pieces])
+    joiner = Joiner(RATE, FADE)
+    given, begun = [], []
+    for sizes, pause in pieces:
+        ends = np.cumsum(sizes, dtype=int)[:-1]
+        given += [joiner.push(part) for part in np.split(wave(sum(sizes)), ends)]
+        given.append(joiner.close(pause))
+        begun.append(joiner.start)
+    assert np.array_equal(np.concatenate([*given, joiner.end()]), whole)
+    assert begun == starts
+
+
+def test_parts_are_given_but_for_what_may_fade():
+    joiner = Joiner(RATE, FADE)
+    assert len(joiner.push(wave(10))) == 5
+    assert len(joiner.push(wave(90))) == 75
+    assert not len(joiner.close())
+    assert not len(joiner.push(wave(39)))  # the next piece fades in by half of its length
+    assert len(joiner.push(wave(1))) == 20
