@@ -16,8 +16,8 @@ from dia_ort.config import GenerationConfig
 from dia_ort.errors import InvalidConfigError
 from dia_ort.generation import check_max_tokens
 from dia_ort.manifest import Manifest
-from dia_ort.plan import Plan, PlanLimits, PlannedChunk
-from dia_ort.script import SPEAKERS
+from dia_ort.plan import Plan, PlanLimits, PlannedChunk, plan
+from dia_ort.script import SPEAKERS, Pause, Script, Turn, parse_script
 from dia_ort.text import encode_text
 from dia_ort.voice import Voice
 
@@ -57,6 +57,39 @@ class Room:
         self._max_tokens = check_max_tokens(config.max_tokens, manifest.model, 0)
         self._text = manifest.model.max_text
         self._frame_rate = manifest.codec.sample_rate / manifest.codec.hop_length
+
+    def plan(
+        self,
+        script: str | Script,
+        limits: PlanLimits,
+        voice: Voice | None,
+        *,
+        goes_on: bool = False,
+    ) -> Plan:
+        """Cut a script into chunks that fit, beside the voice that they add to.
+
+        A text that has tags, no pauses, and fits one chunk, stays as it stands.
+
+        Args:
+            script: A text as :func:`dia_ort.script.parse_script` reads it, or what it made of it.
+            limits: Of the chunks; they are lowered as :meth:`limits` does.
+            voice: To go on in.
+            goes_on: Whether other scripts follow, in the same voices.
+
+        Raises:
+            InvalidTextError: The script cannot be read.
+            InvalidConfigError: As in :meth:`limits`.
+        """
+        parsed = parse_script(script) if isinstance(script, str) else script
+        speakers = {item.speaker for item in parsed.items if isinstance(item, Turn)}
+        shares = 1 if speakers <= speakers_of(voice) else 2  # the voice is to have one
+        whole = plan(parsed, self.limits(limits, voice, shares=shares if goes_on else 1))
+        if len(whole.chunks) > 1:
+            return plan(parsed, self.limits(limits, voice, shares=shares))
+        has_pauses = any(isinstance(item, Pause) for item in parsed.items)
+        if isinstance(script, str) and SPEAKS.match(script) and not has_pauses:
+            return Plan((dataclasses.replace(whole.chunks[0], text=script),))
+        return whole
 
     def limits(self, limits: PlanLimits, voice: Voice | None, *, shares: int) -> PlanLimits:
         """Limits lowered so that so many chunks fit beside the voice.

@@ -20,15 +20,15 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from dia_ort.anchors import SPEAKS, Room, speakers_of
+from dia_ort.anchors import Room, speakers_of
 from dia_ort.audio import Audio, FilePath, FinishReason, write_audio
 from dia_ort.config import GenerationConfig
 from dia_ort.ends import find_fault, longest, shorten_silences
 from dia_ort.engine import Engine, GenerationHandle
 from dia_ort.errors import InvalidConfigError
 from dia_ort.joins import Joiner
-from dia_ort.plan import Plan, PlanLimits, PlannedChunk, plan
-from dia_ort.script import Pause, Script, Turn, parse_script
+from dia_ort.plan import PlanLimits, PlannedChunk
+from dia_ort.script import Script
 from dia_ort.speed import change_speed, check_speed
 from dia_ort.voice import Voice
 
@@ -51,7 +51,7 @@ class NarrationOptions:
             crossfade; 0 to 10.
         max_silence: Silences longer than so many seconds are cut down to it, at both ends of each
             chunk and within; None leaves them.
-        speed: Of speech, 0.5 to 2, at the same pitch. Pauses keep their lengths.
+        speed: Of speech, 0.25 to 4, at the same pitch. Pauses keep their lengths.
 
     Raises:
         InvalidConfigError: A field is out of its range, or PyAV is missing for the speed.
@@ -230,7 +230,7 @@ class Narrator:
         self._room = Room(engine.dia.manifest, config)
         self.sample_rate = engine.dia.sample_rate
         self.seed = secrets.randbits(63) if config.seed is None else config.seed
-        self.plan = self._make_plan(script)
+        self.plan = self._room.plan(script, self._options.limits, voice)
 
     def __iter__(self) -> Iterator[NarratedChunk]:
         width = self._engine.max_batch
@@ -252,18 +252,6 @@ class Narrator:
         finally:
             takes.cancel()
             threads.shutdown(cancel_futures=True)
-
-    def _make_plan(self, script: str | Script) -> Plan:
-        parsed = parse_script(script) if isinstance(script, str) else script
-        whole = plan(parsed, self._room.limits(self._options.limits, self._voice, shares=1))
-        if len(whole.chunks) == 1:
-            has_pauses = any(isinstance(item, Pause) for item in parsed.items)
-            if isinstance(script, str) and SPEAKS.match(script) and not has_pauses:
-                return Plan((dataclasses.replace(whole.chunks[0], text=script),))
-            return whole
-        speakers = {item.speaker for item in parsed.items if isinstance(item, Turn)}
-        shares = 1 if speakers <= speakers_of(self._voice) else 2  # the voice is to have one
-        return plan(parsed, self._room.limits(self._options.limits, self._voice, shares=shares))
 
     def _speak(self, takes: "_Takes", planned: PlannedChunk, voice: Voice | None) -> "_Spoken":
         """Try a chunk until it is good, or tried often enough."""

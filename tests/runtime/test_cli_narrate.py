@@ -104,7 +104,7 @@ def test_silence_pause_and_speed(dia_ort):
         (["hi.", "--retries", 11], "retries"),
         (["hi.", "--crossfade", -1], "crossfade"),
         (["hi.", "--trim-silence", -1], "max_silence"),
-        (["hi.", "--speed", 3], "speed"),
+        (["hi.", "--speed", 5], "speed"),
         (["hi.", "--srt", "no/such.srt"], "make the folder no first"),
     ],
 )
