@@ -56,6 +56,7 @@ Dia.stream(text, config=None, voice=None, *, chunk_frames=(4, 8, 16, 32, 64))
 DiaError
 Engine
 Engine.close(*, drain=True, timeout=None)
+Engine.failure
 Engine.stats
 Engine.submit(text, config=None, voice=None)
 Generation
@@ -69,11 +70,23 @@ GenerationConfig(*, max_tokens=None, cfg_scale=3.0, temperature=1.2, top_p=0.95,
 cfg_filter_top_k=45, seed=None)
 GenerationHandle
 GenerationHandle.audio(chunk_frames=(4, 8, 16, 32, 64))
+GenerationHandle.begun
 GenerationHandle.cancel()
 GenerationHandle.codes
 GenerationHandle.done
+GenerationHandle.finish_reason
 GenerationHandle.frames()
+GenerationHandle.num_frames
 GenerationHandle.result(timeout=None)
+LiveNarrator
+LiveNarrator.plan(script)
+LiveNarrator.speak(plan)
+LiveSpeech
+LiveSpeech.cancel()
+LiveSpeech.num_frames
+LiveSpeech.num_tokens
+LiveSpeech.samples()
+LiveSpeech.seconds
 NarratedChunk(index, text, speakers, start, end, samples, attempts, taken)
 NarratedChunk.fault
 NarratedChunk.finish_reason

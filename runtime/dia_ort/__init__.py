@@ -10,6 +10,7 @@ from dia_ort.config import GenerationConfig
 from dia_ort.dia import Dia
 from dia_ort.engine import Engine, GenerationHandle
 from dia_ort.errors import DiaError
+from dia_ort.live import LiveNarrator, LiveSpeech
 from dia_ort.narration import NarratedChunk, Narration, NarrationOptions, Narrator, narrate
 from dia_ort.plan import PlanLimits
 from dia_ort.script import parse_script
@@ -25,6 +26,8 @@ __all__ = [
     "Generation",
     "GenerationConfig",
     "GenerationHandle",
+    "LiveNarrator",
+    "LiveSpeech",
     "NarratedChunk",
     "Narration",
     "NarrationOptions",

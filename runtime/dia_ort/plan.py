@@ -241,6 +241,11 @@ def _split_word(text: str, start: int, end: int, room: int) -> Iterator[tuple[in
             begin = stop
 
 
+def speech_seconds(text: str) -> float:
+    """An estimate of how long it takes to say a text, without tags."""
+    return _speech_length(text) / CHARACTERS_PER_SECOND
+
+
 def _speech_length(text: str) -> int:
     """The time to say a text, in characters."""
     words, sounds = _NON_VERBAL.subn("", text)

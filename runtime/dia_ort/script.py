@@ -375,12 +375,22 @@ def _sentences(words: str, report: _Report) -> Iterator[str]:
     for paragraph in _PARAGRAPH.finditer(words.strip()):
         text = report.replace("line break", re.compile("\n"), lambda _: " ", paragraph[0])
         start = 0
-        for mark in _SENTENCE_END.finditer(text):
-            end = mark.end()
-            if not (text[end].islower() or _ABBREVIATION.search(text, max(start, end - 8), end)):
-                yield text[start : end - 1]
-                start = end
+        for end in find_sentence_ends(text):
+            yield text[start : end - 1]
+            start = end
         yield text[start:]
+
+
+def find_sentence_ends(text: str) -> Iterator[int]:
+    """Where sentences begin that follow another one: after its end and a space."""
+    start = 0
+    for mark in _SENTENCE_END.finditer(text):
+        end = mark.end()
+        if end == len(text):
+            return  # what comes next may show that it is none
+        if not (text[end].islower() or _ABBREVIATION.search(text, max(start, end - 8), end)):
+            yield end
+            start = end
 
 
 def _warn_of_asides(items: tuple[Turn | Pause, ...], report: _Report) -> None:
