@@ -18,6 +18,7 @@ from dia_ort.audio import FinishReason
 from dia_ort.config import GenerationConfig
 from dia_ort.ends import find_fault
 from dia_ort.engine import Engine, GenerationHandle
+from dia_ort.errors import GenerationCancelledError
 from dia_ort.joins import Joiner
 from dia_ort.narration import NarrationOptions, derive_seed
 from dia_ort.plan import Plan, PlannedChunk
@@ -152,6 +153,7 @@ class LiveSpeech:
         self._waiting = deque(plan.chunks)
         self._running: deque[tuple[PlannedChunk, GenerationHandle]] = deque()
         self._heard_frames = 0  # of chunks that are done with
+        self._cancelled = False
         self._fill()
         self.begun: Future[None] = self._running[0][1].begun
 
@@ -172,7 +174,7 @@ class LiveSpeech:
 
     def cancel(self) -> None:
         """Stop: the samples end with a :class:`GenerationCancelledError`."""
-        self._waiting.clear()
+        self._cancelled = True
         for _, handle in self._running:
             handle.cancel()
 
@@ -202,6 +204,8 @@ class LiveSpeech:
 
     def _fill(self) -> None:
         """Submit chunks until enough run, or the last of them is to be in the next one's voice."""
+        if self._cancelled:
+            raise GenerationCancelledError("this speech was cancelled.")
         while self._waiting and len(self._running) < self._width:
             if self._running and self._anchored.lacks(self._running[-1][0]):
                 return
