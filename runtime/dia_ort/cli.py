@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from dia_ort import cli_batch, cli_models, cli_plan, cli_voice
+from dia_ort import cli_batch, cli_models, cli_plan, cli_serve, cli_voice
 from dia_ort._version import __version__
 from dia_ort.cli_input import read_script, read_voice
 from dia_ort.cli_narrate import Subtitles, find_reading
@@ -205,7 +205,7 @@ def speak(
     ] = None,
     speed: Annotated[
         float | None,
-        typer.Option(metavar="X", help="0.5 to 2, at the same pitch; needs dia-ort[speed]."),
+        typer.Option(metavar="X", help="0.25 to 4, at the same pitch; needs dia-ort[speed]."),
     ] = None,
     srt: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write subtitles as SubRip.")
@@ -254,6 +254,7 @@ def speak(
 
 app.command(epilog=cli_batch.LINES)(cli_batch.batch)
 app.command()(cli_plan.plan)
+app.command(epilog=cli_serve.SOURCES, context_settings=cli_serve.CONTEXT)(cli_serve.serve)
 app.add_typer(cli_voice.app)
 
 

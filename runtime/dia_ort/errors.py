@@ -46,6 +46,10 @@ class ProviderError(DiaError, RuntimeError):
     """ONNX Runtime, or the execution provider that was asked for, is not to be had here."""
 
 
+class MissingExtraError(DiaError, ImportError):
+    """A part of dia-ort is asked for whose packages are not installed."""
+
+
 class NumericalError(DiaError, FloatingPointError):
     """The model computed NaN or infinity."""
 

@@ -1,0 +1,97 @@
+"""The server's settings as TOML: read from a file, and written for ``--print-config``."""
+
+import json
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from dia_ort.errors import InvalidConfigError
+from dia_ort.serve.settings import SETTINGS, ServerSettings, is_text, parse_size
+
+KEYS = (*SETTINGS, "api_key_file")
+_SIZES = ("max_upload", "memory_limit")
+
+
+def read_config(file: str) -> dict[str, Any]:
+    """The settings that a file gives, checked but otherwise as they stand there.
+
+    Raises:
+        InvalidConfigError: It cannot be read, is no TOML, or a key is unknown, of the wrong type
+            or out of its range.
+    """
+    _check_name("config", file)
+    try:
+        given = tomllib.loads(Path(file).read_text("utf-8"))
+    except OSError as error:
+        raise InvalidConfigError(f"cannot read {file}: {error.strerror}") from error
+    except ValueError as error:  # no UTF-8, or no TOML; it says where
+        raise InvalidConfigError(f"{file} is no TOML: {error}") from error
+    try:
+        _check(given)
+    except InvalidConfigError as error:
+        raise InvalidConfigError(f"{file}: {error}") from error
+    return given
+
+
+def _check(given: Mapping[str, Any]) -> None:
+    there_are = f"there are {', '.join(sorted(KEYS))}"
+    for name, value in given.items():
+        if isinstance(value, dict):
+            raise InvalidConfigError(f"[{name}] is a section, and there are none; {there_are}")
+        if name not in KEYS:
+            raise InvalidConfigError(f"there is no setting {name!r}; {there_are}")
+    values = dict(given)
+    if "api_key_file" in values:
+        _check_name("api_key_file", values.pop("api_key_file"))
+    for name in _SIZES:
+        if isinstance(value := values.get(name), str):
+            values[name] = parse_size(name, value)
+    ServerSettings(**values)
+
+
+def _check_name(setting: str, file: object) -> None:
+    if not is_text(file):
+        raise InvalidConfigError(f"{setting} is {file!r}: give the name of a file")
+
+
+def read_keys(file: str) -> list[str]:
+    """The API keys in a file: one to the line, without blank lines and those that begin with #.
+
+    Raises:
+        InvalidConfigError: It cannot be read, or has no key.
+    """
+    _check_name("api_key_file", file)
+    try:
+        lines = Path(file).read_text("utf-8").splitlines()
+    except OSError as error:
+        raise InvalidConfigError(f"cannot read the API keys in {file}: {error.strerror}") from error
+    except UnicodeDecodeError:
+        raise InvalidConfigError(f"{file} is no text: give a file with a key to the line") from None
+    keys = [line.rstrip() for line in lines if line.strip() and not line.startswith("#")]
+    if not keys:
+        raise InvalidConfigError(f"there is no API key in {file}: put one on a line of its own")
+    return keys
+
+
+def to_toml(values: Mapping[str, Any], sources: Mapping[str, str]) -> str:
+    """Settings as a file that :func:`read_config` takes.
+
+    Args:
+        values: By name; None is left out of the file, but for a comment.
+        sources: Where each came from, for the comments.
+    """
+    rows = [_row(name, value) for name, value in values.items()]
+    width = max(map(len, rows))
+    return "".join(
+        f"{row:{width}}  # {sources[name]}\n" for name, row in zip(values, rows, strict=True)
+    )
+
+
+def _row(name: str, value: Any) -> str:
+    return f"# {name} is not set" if value is None else f"{name} = {_literal(value)}"
+
+
+def _literal(value: Any) -> str:
+    """Numbers, switches and lists are the same in TOML and JSON; so are printable texts."""
+    return json.dumps(value, ensure_ascii=False)
