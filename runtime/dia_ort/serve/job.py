@@ -1,0 +1,173 @@
+"""One request for speech, from its place in the queue to its last byte."""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator
+from contextlib import ExitStack
+from typing import Any
+
+from dia_ort.errors import DiaError
+from dia_ort.live import LiveNarrator, LiveSpeech
+from dia_ort.serve.encoding import StreamEncoder
+from dia_ort.serve.errors import ApiError
+from dia_ort.serve.logs import text_field
+from dia_ort.serve.service import Service, log
+
+
+class Job:
+    """Speaks for somebody, and tells the metrics and the log of it.
+
+    It is done when :meth:`close` was called, which has to be, whatever happens.
+
+    Args:
+        service: Runs it.
+        narrator: Speaks.
+        encoder: Of the audio.
+
+    Attributes:
+        seed: That makes the same speech again.
+        outcome: What became of it; one of :data:`dia_ort.serve.metrics.OUTCOMES`.
+
+    Raises:
+        ApiError: The server is not ready, or has no place for it.
+    """
+
+    def __init__(self, service: Service, narrator: LiveNarrator, encoder: StreamEncoder) -> None:
+        service.check_ready()
+        self.seed = narrator.seed
+        self.outcome = "cancelled"
+        self._service = service
+        self._narrator = narrator
+        self._encoder = encoder
+        self._speech: LiveSpeech | None = None
+        self._begun: float | None = None  # the moment of the first slot
+        self._first_audio: float | None = None
+        self._samples = 0
+        self._texts: list[str] = []
+        self._exit = ExitStack()
+        self._place = self._exit.enter_context(service.admission.enter())
+
+    async def submit(self, text: str) -> None:
+        """Begin to speak a script, after those before it.
+
+        Raises:
+            DiaError: The script cannot be spoken.
+        """
+        self._texts.append(text)
+        try:
+            plan = await self._service.in_a_thread(self._narrator.plan, text)
+            self._speech = self._narrator.speak(plan)
+        except DiaError:
+            self.outcome = "refused"
+            raise
+        self._service.metrics.text_tokens.inc(self._speech.num_tokens)
+
+    async def begin(self) -> None:
+        """Wait for a slot.
+
+        Raises:
+            ApiError: There was none in time.
+        """
+        begun = asyncio.wrap_future(self.speech.begun)
+        left = self._place.asked + self._service.settings.queue_timeout - time.monotonic()
+        done, _ = await asyncio.wait({begun}, timeout=max(left, 0) if self._begun is None else None)
+        if not done:
+            self.outcome = "queue_timeout"
+            self._service.metrics.rejections.labels("queue_timeout").inc()
+            raise ApiError(
+                503,
+                f"no slot was free within {self._service.settings.queue_timeout:g} s: try again.",
+                "queue_timeout",
+                retry_after=self._service.admission.retry_after,
+            )
+        self._place.begin()
+        if self._begun is None:
+            self._begun = time.monotonic()
+            self._service.metrics.queue_time.observe(self._begun - self._place.asked)
+
+    async def stream(self) -> AsyncGenerator[bytes, None]:
+        """All that is left to do for a script that was submitted: its encoded audio, to its end.
+
+        Raises:
+            ApiError, DiaError: As in :meth:`begin` and :meth:`audio`.
+        """
+        await self.begin()
+        async for encoded in self.audio():
+            yield encoded
+        if encoded := await self.finish():
+            yield encoded
+
+    async def audio(self) -> AsyncGenerator[bytes, None]:
+        """The encoded audio of what was submitted last, as it is made.
+
+        Raises:
+            DiaError: The speech failed.
+        """
+        try:
+            async for samples in self.speech.samples():
+                self._samples += len(samples)
+                if encoded := await self._service.in_a_thread(self._encoder.push, samples):
+                    self._note_first_audio()
+                    yield encoded
+        except Exception:
+            self.outcome = "failed"
+            raise
+
+    async def finish(self) -> bytes:
+        """The end of the audio, when all was spoken."""
+        encoded = await self._service.in_a_thread(self._encoder.finish)
+        self._note_first_audio()
+        self.outcome = "finished"
+        return encoded
+
+    def close(self) -> None:
+        """Stop what runs, free the place, and note what became of it."""
+        if self._speech:
+            self._speech.cancel()
+        self._exit.close()
+        metrics = self._service.metrics
+        metrics.audio_seconds.inc(self.seconds)
+        metrics.speeches.labels(self.outcome).inc()
+        fields: dict[str, Any] = {"outcome": self.outcome, "seed": self.seed}
+        fields |= text_field(" ".join(self._texts), self._service.settings)
+        fields["audio_seconds"] = round(self.seconds, 3)
+        if self._begun is not None:
+            fields["queue_seconds"] = round(self._begun - self._place.asked, 3)
+            fields["elapsed"] = round(self.elapsed, 3)
+        if self._first_audio is not None:
+            fields["first_audio_seconds"] = round(self._first_audio, 3)
+        if self.outcome == "finished" and self.elapsed:
+            metrics.real_time_factor.observe(self.seconds / self.elapsed)
+        log.info("speech", extra=fields)
+
+    @property
+    def speech(self) -> LiveSpeech:
+        """What was submitted last."""
+        if self._speech is None:
+            raise RuntimeError("nothing was submitted")
+        return self._speech
+
+    @property
+    def ahead(self) -> int:
+        """How many wait before it."""
+        return self._place.ahead
+
+    @property
+    def begun(self) -> bool:
+        """Whether it has had a slot."""
+        return self._begun is not None
+
+    @property
+    def seconds(self) -> float:
+        """Of audio, so far."""
+        return self._samples / self._narrator.sample_rate
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since it had a slot."""
+        return 0 if self._begun is None else time.monotonic() - self._begun
+
+    def _note_first_audio(self) -> None:
+        if self._first_audio is None:
+            self._first_audio = time.monotonic() - self._place.asked
+            self._service.metrics.first_audio_time.observe(self._first_audio)
