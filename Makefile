@@ -53,6 +53,6 @@ $(SPEAK): $(VENV)/.created pyproject.toml
 # descript-audio-codec's dependencies pin a protobuf that onnx cannot use; its model needs none of them.
 $(DEV): $(VENV)/.created pyproject.toml
 	$(PIP) install --quiet $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) $(TORCH)
-	$(PIP) install --quiet --editable ".[cpu,export]" --group dev
+	$(PIP) install --quiet --editable ".[cpu,serve,export]" --group dev
 	$(PIP) install --quiet --no-deps descript-audio-codec==1.0.0
 	@touch $@ $(SPEAK)
