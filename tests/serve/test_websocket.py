@@ -2,14 +2,18 @@
 
 import io
 import json
+import socket
 import time
 from contextlib import ExitStack
 
+import httpx
 import numpy as np
 import pytest
 import soundfile
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
+
+from dia_ort import LiveNarrator
 
 TEXT = (
     "[S1] Hello world. This is dia. Good morning. Thank you. You welcome. My name is dia. Open. "
@@ -21,10 +25,15 @@ WAIT = 60
 class Session:
     """A connection that keeps what comes."""
 
-    def __init__(self, server, *, is_started=True, **start):
+    def __init__(self, server, *, is_started=True, takes_little=False, **start):
         url = server.url.replace("http", "ws") + "/v1/audio/stream"
         self._exit = ExitStack()
-        self.socket = self._exit.enter_context(connect(url, max_size=None))
+        options = {}
+        if takes_little:
+            options = {"max_queue": 1, "sock": socket.socket()}
+            options["sock"].setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            options["sock"].connect(("127.0.0.1", server.server.port))
+        self.socket = self._exit.enter_context(connect(url, max_size=None, **options))
         if is_started:  # with a voice, the demo often babbles to its last step
             self.send(type="start", **{"max_tokens": 700, **start})
 
@@ -226,6 +235,45 @@ def test_a_full_queue_is_told(start):
             second.send(type="text", text=TEXT)
             told, _ = second.until("error")
             assert told[-1]["error"]["code"] == "queue_full"
+
+
+def test_a_client_that_takes_nothing_is_dropped(start):
+    with start(send_timeout=0.3) as running:
+        running.server._listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        with Session(running, takes_little=True, sample_rate=48000) as session:
+            session.send(type="text", text=TEXT * 3)
+            session.until("speaking")
+            assert is_idle(running)  # the client takes nothing meanwhile
+            metrics = httpx.get(f"{running.url}/metrics").text
+            assert 'dia_ort_speeches_total{outcome="cancelled"} 1.0' in metrics
+
+
+def test_what_waits_is_bounded(server):
+    with Session(server) as session:
+        session.send(type="text", text=TEXT * 5)
+        session.until("speaking")
+        for _ in range(100):
+            session.send(type="end")
+        told, _ = session.until("error")
+        assert told[-1]["error"]["code"] == "too_much"
+    assert is_idle(server)
+
+
+def test_what_fails_unforeseen_is_told(server, monkeypatch):
+    def fail(*_):
+        raise RuntimeError("a secret of the inside")
+
+    with Session(server) as session:
+        with monkeypatch.context() as patch:
+            patch.setattr(LiveNarrator, "plan", fail)
+            session.send(type="text", text="Hello world.")
+            session.send(type="end")
+            told, _ = session.until("error")
+        assert told[-1]["error"]["code"] == "internal_error"
+        assert "secret" not in told[-1]["error"]["message"]
+        session.send(type="text", text="Hello world.")
+        session.send(type="end")
+        session.until("done")
 
 
 def test_too_much_text_is_refused(start):

@@ -187,6 +187,6 @@ def _listen(settings: ServerSettings) -> socket.socket:
             "does, or take another --host or --port"
         ) from error
     if hasattr(socket, "TCP_USER_TIMEOUT"):  # else what was sent last waits for such a client
-        milliseconds = round(2 * settings.send_timeout * 1000)
+        milliseconds = round((settings.send_timeout + _CLOSING_SECONDS) * 1000)
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
     return listener

@@ -26,6 +26,7 @@ the first one.
 
 import asyncio
 import json
+from contextlib import suppress
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, WebSocket
@@ -39,11 +40,12 @@ from dia_ort.serve.errors import ApiError, to_api_error
 from dia_ort.serve.job import Job
 from dia_ort.serve.schemas import Format, SpeechSettings
 from dia_ort.serve.segments import Segmenter
-from dia_ort.serve.service import Service, get_service
+from dia_ort.serve.service import Service, get_service, log
 
 router = APIRouter()
 
 _POLICY_VIOLATION = 1008
+_MOST_UTTERANCES = 64  # that wait
 
 
 class _Start(SpeechSettings):
@@ -76,8 +78,8 @@ async def stream_speech(
     session = _Session(socket, service)
     try:
         while True:
-            await session.handle(_MESSAGE.validate_json(await _receive(socket)))
-    except WebSocketDisconnect:
+            await session.handle(_MESSAGE.validate_json(await session.receive()))
+    except _GoneError:
         pass
     except ValidationError as error:
         await session.close_with(to_api_error(RequestValidationError(error.errors())))
@@ -87,12 +89,8 @@ async def stream_speech(
         await session.stop()
 
 
-async def _receive(socket: WebSocket) -> str | bytes:
-    message = await socket.receive()
-    if message["type"] == "websocket.disconnect":
-        raise WebSocketDisconnect(message["code"])
-    text: str | None = message.get("text")
-    return message["bytes"] if text is None else text
+class _GoneError(Exception):
+    """The client has left, or takes nothing."""
 
 
 class _Utterance:
@@ -148,6 +146,23 @@ class _Session:
         self._narrator: LiveNarrator | None = None
         self._utterances: list[_Utterance] = []  # that are not all spoken
         self._speaking: asyncio.Task[None] | None = None
+        self._gone = asyncio.get_running_loop().create_future()  # done when the client is
+
+    async def receive(self) -> str | bytes:
+        """The next message.
+
+        Raises:
+            _GoneError: There will be none.
+        """
+        message = asyncio.ensure_future(self._socket.receive())
+        try:
+            await asyncio.wait({message, self._gone}, return_when=asyncio.FIRST_COMPLETED)
+            if not message.done() or message.result()["type"] == "websocket.disconnect":
+                raise _GoneError
+        finally:
+            message.cancel()
+        text: str | None = message.result().get("text")
+        return message.result()["bytes"] if text is None else text
 
     async def handle(self, message: _Message) -> None:
         """Do as the client says.
@@ -181,8 +196,9 @@ class _Session:
 
     async def close_with(self, error: ApiError) -> None:
         """Tell the client why the connection ends."""
-        await self._send_json({"type": "error", **error.body})
-        await self._socket.close(_POLICY_VIOLATION)
+        with suppress(_GoneError):
+            await self._send_json({"type": "error", **error.body})
+            await self._socket.close(_POLICY_VIOLATION)
 
     async def _open(self) -> None:
         """Begin the session, unless it has begun."""
@@ -202,23 +218,33 @@ class _Session:
     def _latest(self) -> _Utterance:
         """The utterance that text belongs to."""
         if not self._utterances or self._utterances[-1].is_ended:
+            if len(self._utterances) >= _MOST_UTTERANCES:
+                raise ApiError(429, "too much waits to be spoken: wait for `done`.", "too_much")
             self._utterances.append(_Utterance())
         if self._speaking is None:
             self._speaking = asyncio.create_task(self._speak_all())
         return self._utterances[-1]
 
     async def _speak_all(self) -> None:
-        while self._utterances:
-            utterance = self._utterances[0]
-            try:
-                await self._speak(utterance)
-            except (ApiError, DiaError) as error:
-                utterance.drop()
-                await self._send_json({"type": "error", **to_api_error(error).body})
-                while await utterance.next_script() is not None:
-                    pass
-            self._utterances.remove(utterance)
-        self._speaking = None
+        """Speak all utterances in turn; one that fails is dropped up to its end."""
+        try:
+            while self._utterances:
+                utterance = self._utterances[0]
+                try:
+                    await self._speak(utterance)
+                except _GoneError:
+                    raise
+                except Exception as error:  # noqa: BLE001 - whatever it is, the client hears of it
+                    if not isinstance(error, ApiError | DiaError):
+                        log.exception("failed")
+                    utterance.drop()
+                    await self._send_json({"type": "error", **to_api_error(error).body})
+                    while await utterance.next_script() is not None:
+                        pass
+                self._utterances.remove(utterance)
+            self._speaking = None
+        except _GoneError:
+            self._gone.set_result(None)
 
     async def _speak(self, utterance: _Utterance) -> None:
         """Speak an utterance to its end, which says so."""
@@ -248,9 +274,16 @@ class _Session:
         await self._send(json.dumps(message))
 
     async def _send(self, message: str | bytes) -> None:
-        """Send a message, or give the connection up when the client does not take it."""
-        async with asyncio.timeout(self._service.settings.send_timeout):
-            if isinstance(message, str):
-                await self._socket.send_text(message)
-            else:
-                await self._socket.send_bytes(message)
+        """Send a message.
+
+        Raises:
+            _GoneError: Nobody takes it.
+        """
+        try:
+            async with asyncio.timeout(self._service.settings.send_timeout):
+                if isinstance(message, str):
+                    await self._socket.send_text(message)
+                else:
+                    await self._socket.send_bytes(message)
+        except (TimeoutError, WebSocketDisconnect) as error:
+            raise _GoneError from error
