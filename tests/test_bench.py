@@ -55,7 +55,7 @@ def test_the_tiny_form_measures_every_contestant(report):
     assert samples["dac"].keys() == {"torch", "dia-ort"}
     assert samples["growth"].keys() == {"text", "position"}
     assert samples["prices"].keys() == samples["quality tiny-random"].keys() == {"int4 32"}
-    for section in ("causes", "batch", "speak"):
+    for section in ("causes", "batch", "speak", "serving"):
         assert samples[section].keys() == {"fp32"}
     for section in samples.values():
         for rounds in section.values():
@@ -84,6 +84,7 @@ def test_all_parts_are_printed(bench):
         "How cost grows with audio positions",
         "DAC decode",
         "dia-ort speak as a whole",
+        "Clients of the server",
         "The price list",
     ):
         assert title in bench[0].stdout
@@ -128,7 +129,8 @@ def test_a_measurement_that_fails_is_left_out_and_told(monkeypatch):
 def test_the_document_has_a_place_for_every_table():
     text = (TOOLS.parent / "docs" / "performance.md").read_text(encoding="utf-8")
     tables = (
-        "run targets step floor causes batch growth-text growth-position dac speak prices exports"
+        "run targets step floor causes batch growth-text growth-position dac speak serving prices "
+        "exports"
     )
     for name in tables.split():
         assert f"<!-- bench:{name} -->" in text

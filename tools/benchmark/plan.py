@@ -73,6 +73,8 @@ def plan(
         for name, arguments in ours.items():
             function, once = "benchmark.ours:speak", arguments is not first
             yield Measurement("speak", name, function, arguments, once=once)
+    if "serving" in settings.parts:
+        yield from _plan_each("serving", "benchmark.serving:clients", ours, once=True)
     if "prices" in settings.parts:
         yield from _plan_prices(settings, variants, cases)
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 TINY = "tiny-random"
 FULL = "full-random"
 
-PARTS = ("step", "causes", "batch", "growth", "dac", "speak", "prices")
+PARTS = ("step", "causes", "batch", "growth", "dac", "speak", "serving", "prices")
 
 TEXT_POSITIONS = 120
 CACHED_POSITIONS = 500
@@ -40,6 +40,8 @@ class Settings:
         positions: Decoder positions.
         dac_frames: Frames to decode.
         speak_frames: Frames to speak.
+        clients: Of the server, at once.
+        serve_frames: Frames that each gets.
         variants: Names of the price list's recipes, of :data:`benchmark.prices.VARIANTS`.
         quality_model: A checkpoint, and a codec's after a comma, whose quality the price list
             gives too; None: that of random weights alone.
@@ -57,6 +59,8 @@ class Settings:
     positions: tuple[int, ...]
     dac_frames: int
     speak_frames: int
+    clients: tuple[int, ...]
+    serve_frames: int
     variants: tuple[str, ...]
     quality_model: str | None
 
@@ -75,6 +79,8 @@ DEFAULTS = {
         positions=(100, 3000),
         dac_frames=86,
         speak_frames=86,
+        clients=(1, 2),
+        serve_frames=86,
         variants=("int4 128",),
         quality_model=None,
     ),
@@ -91,6 +97,8 @@ DEFAULTS = {
         positions=(100, 500, 1000, 2000, 3000),
         dac_frames=345,
         speak_frames=861,
+        clients=(1, 2, 4, 8),
+        serve_frames=258,
         variants=(
             *("fp32", "fp16", "bf16"),
             *("int8", "int8 128", "int8 32", "int8 float32 cache"),

@@ -206,6 +206,23 @@ def _speak_tables(report: Report, summary: Summary) -> Iterator[Table]:
     yield Table("speak", f"dia-ort speak as a whole, {frames} frames", header, rows)
 
 
+def _serving_tables(report: Report, summary: Summary) -> Iterator[Table]:
+    serving = summary["serving"]
+    keys = ("first_audio_s", "last_first_audio_s", "speed")
+    rows = [
+        [
+            str(count),
+            *(_show(figures[f"{key}@{count}"], 2) for figures in serving.values() for key in keys),
+        ]
+        for count in report["settings"]["clients"]
+    ]
+    columns = ("s to the first audio, median", "at most", "s of audio per second, all together")
+    header = ["clients", *(f"{dtype}: {column}" for dtype in serving for column in columns)]
+    frames = report["settings"]["serve_frames"]
+    title = f"Clients of the server that ask at the same moment, {frames} frames each"
+    yield Table("serving", title, header, rows)
+
+
 def _price_tables(report: Report, summary: Summary) -> Iterator[Table]:
     model = report["settings"]["model"]
     sources = [source for source in report["variants"] if f"quality {source}" in summary]
@@ -234,6 +251,7 @@ _MAKERS: dict[str, Callable[[Report, Summary], Iterator[Table]]] = {
     "growth": _growth_tables,
     "dac": _dac_tables,
     "speak": _speak_tables,
+    "serving": _serving_tables,
     "prices": _price_tables,
 }
 """By section of the summary."""
