@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 
+_STYLES = ("base.css", "controls.css", "speaking.css", "choices.css", "screens.css")
 _SCRIPTS = (
     "dom.js",
     "wav.js",
@@ -20,6 +21,7 @@ _SCRIPTS = (
     "spectrum.js",
     "picture.js",
     "player.js",
+    "examples.js",
     "editor.js",
     "settings.js",
     "recorder.js",
@@ -29,7 +31,7 @@ _SCRIPTS = (
     "problems.js",
     "app.js",
 )
-"""The parts of the program. They share one module's scope, so the last one starts it all."""
+"""The parts of the program. They share one module's scope; the last one starts it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +59,7 @@ def build_page(config: Mapping[str, object]) -> Page:
     Raises:
         TypeError: The config holds something that JSON has no form for.
     """
-    style = _read("style.css")
+    style = "".join(map(_read, _STYLES))
     program = "".join(map(_read, _SCRIPTS))
     html = _read("index.html")
     for element, content in (
