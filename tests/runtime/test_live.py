@@ -1,16 +1,15 @@
 """Live narrations, by an exact fake of the model at 20 frames of 4 samples to the second."""
 
 import asyncio
-import dataclasses
 
 import numpy as np
 import pytest
 
-from dia_ort import Engine, GenerationConfig, LiveNarrator, Voice, live, narration
+from dia_ort import GenerationConfig, LiveNarrator, Voice, live, narration
 from dia_ort.errors import GenerationCancelledError, InvalidConfigError, InvalidTextError
 from dia_ort.narration import NarrationOptions, Narrator, narrate
 from dia_ort.plan import PlanLimits
-from support.hash_decoder import BROKEN, CODEC, DEMO, MODEL, HashDia
+from support.hash_decoder import BROKEN, Recorder, SlowDia
 
 CONFIG = GenerationConfig(seed=5)
 OPTIONS = NarrationOptions(
@@ -24,26 +23,6 @@ DIALOGUE = "\n".join(
 )
 SHORT = "[S1] Hm. [S2] Hm."
 VOICE = Voice(np.ones((8, 3), np.int64), "[S1] Hm. [S2] Hm.")
-
-
-class SlowDia(HashDia):
-    manifest = dataclasses.replace(
-        DEMO, model=MODEL, codec=dataclasses.replace(CODEC, sample_rate=80)
-    )
-
-
-class Recorder(Engine):
-    """Notes what is submitted."""
-
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
-        self.handles = []
-        self.voices = []
-
-    def submit(self, text, config=None, voice=None):
-        self.handles.append(super().submit(text, config, voice))
-        self.voices.append(voice)
-        return self.handles[-1]
 
 
 @pytest.fixture
@@ -63,6 +42,10 @@ def defaults(monkeypatch):
 
 async def collect(speech):
     return np.concatenate([samples async for samples in speech.samples()])
+
+
+def voices_of(engine):
+    return [voice for _, _, voice in engine.submitted]
 
 
 def hear(narrator, *scripts):
@@ -107,7 +90,7 @@ def test_chunks_run_ahead_as_far_as_they_may(engine):
 def test_the_first_chunk_is_the_voice_of_the_rest(engine):
     narrator = LiveNarrator(engine, CONFIG)
     hear(narrator, MONOLOGUE)
-    first, *rest = engine.voices
+    first, *rest = voices_of(engine)
     assert first is None
     assert len(rest) > 1
     for voice in rest:
@@ -117,8 +100,8 @@ def test_the_first_chunk_is_the_voice_of_the_rest(engine):
 def test_scripts_go_on_in_the_same_voice(engine):
     narrator = LiveNarrator(engine, CONFIG, goes_on=True)
     hear(narrator, "This is a sentence.", "And this is another one.")
-    assert engine.voices[0] is None
-    assert np.array_equal(engine.voices[1].codes, engine.handles[0].codes)
+    assert voices_of(engine)[0] is None
+    assert np.array_equal(voices_of(engine)[1].codes, engine.handles[0].codes)
     assert engine.handles[0].seed != engine.handles[1].seed
 
 
@@ -134,7 +117,7 @@ def test_a_faulty_chunk_is_told_and_is_no_voice(engine, monkeypatch):
     speech = asyncio.run(run())
     assert speech.faults[0] == "chunk 1: it is silent"
     assert len(speech.faults) == len(speech.plan.chunks)
-    assert set(engine.voices) == {None}
+    assert set(voices_of(engine)) == {None}
 
 
 def test_it_tells_how_far_it_is(engine):

@@ -14,7 +14,7 @@ from dia_ort.errors import GenerationCancelledError, InvalidConfigError, Invalid
 from dia_ort.narration import NarrationOptions, Narrator, derive_seed, narrate
 from dia_ort.plan import PlanLimits
 from dia_ort.script import parse_script
-from support.hash_decoder import BROKEN, CODEC, DEMO, MODEL, HashDia
+from support.hash_decoder import BROKEN, MODEL, Recorder, SlowDia
 
 MONOLOGUE = " ".join(f"This is sentence number {number}." for number in range(12))
 DIALOGUE = "\n".join(
@@ -25,28 +25,6 @@ LATE = "[S1] " + MONOLOGUE + " [S2] " + MONOLOGUE
 CONFIG = GenerationConfig(seed=5)
 OPTIONS = NarrationOptions(limits=PlanLimits(min_seconds=1, max_seconds=4), crossfade=0.1)
 VOICE = Voice(np.ones((8, 3), np.int64), "[S1] Hm. [S2] Hm.")
-
-
-class SlowDia(HashDia):
-    manifest = dataclasses.replace(
-        DEMO, model=MODEL, codec=dataclasses.replace(CODEC, sample_rate=80)
-    )
-
-
-class Recorder(Engine):
-    """Notes what is submitted: texts, configs, voices."""
-
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
-        self.submitted = []
-
-    def submit(self, text, config=None, voice=None):
-        self.submitted.append((text, config, voice))
-        return super().submit(text, config, voice)
-
-    def voices(self):
-        """By text; the last attempt's."""
-        return {text: voice for text, _, voice in self.submitted}
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ import numpy as np
 
 from dia_ort.artifacts import find_artifact
 from dia_ort.dia import Dia
+from dia_ort.engine import Engine
 from dia_ort.scheduler import PREFILL_STEPS
 
 DEMO = find_artifact("demo").manifest
@@ -145,3 +146,34 @@ class HashDia(Dia):
         padded = np.pad(codes.sum(axis=1), context)
         sums = np.convolve(padded, np.arange(1, 2 * context + 2), "valid")
         return np.repeat(sums if len(codes) else [], hop).astype(np.float32)
+
+
+class SlowDia(HashDia):
+    """At 20 frames of 4 samples to the second."""
+
+    manifest = dataclasses.replace(
+        DEMO, model=MODEL, codec=dataclasses.replace(CODEC, sample_rate=80)
+    )
+
+
+class Recorder(Engine):
+    """Notes what is submitted.
+
+    Attributes:
+        submitted: Texts, configs and voices.
+        handles: What came of them.
+    """
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.submitted = []
+        self.handles = []
+
+    def submit(self, text, config=None, voice=None):
+        self.submitted.append((text, config, voice))
+        self.handles.append(super().submit(text, config, voice))
+        return self.handles[-1]
+
+    def voices(self):
+        """By text; the last attempt's."""
+        return {text: voice for text, _, voice in self.submitted}
