@@ -164,7 +164,9 @@ class GenerationHandle:
         self._request = request
         self._worker = worker
         self._progress = Progress(request.utterance)
-        self._progress.ended.add_done_callback(self._on_end)
+        # A handle that was dropped wants no audio, and must not wait for the garbage collector.
+        on_end = weakref.WeakMethod(self._on_end)
+        self._progress.ended.add_done_callback(lambda ended: (call := on_end()) and call(ended))
         self._is_streamed = False
         self._lock = threading.Lock()
         self._samples: Future[NDArray[np.float32]] | None = None

@@ -1,5 +1,6 @@
-"""What the system tells of its memory."""
+"""What the system tells of its memory, and giving some back to it."""
 
+import ctypes
 import os
 import re
 from pathlib import Path
@@ -22,3 +23,15 @@ def available_memory() -> int | None:
     except OSError:
         pass
     return machine_memory()
+
+
+def give_back_memory() -> None:
+    """Let glibc return free pages in the middle of its heaps; elsewhere nothing happens.
+
+    It returns by itself only what is free at a heap's end, and a server's heaps get holes.
+    """
+    try:
+        trim = ctypes.CDLL(None).malloc_trim
+    except (AttributeError, OSError, TypeError):  # another C library, or Windows
+        return
+    trim(0)

@@ -292,6 +292,7 @@ class _FrameCoder:
             format=codec.sample_format,
             **bits,
         )
+        self._stream.codec_context.thread_count = 1  # speech is no work for more
         self._container.start_encoding()
 
     def encode(self, samples: _Samples) -> bytes:

@@ -2,9 +2,10 @@
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
+from concurrent.futures import Future
 from contextlib import ExitStack
-from typing import Any
+from typing import Any, ParamSpec
 
 from dia_ort.errors import DiaError
 from dia_ort.live import LiveNarrator, LiveSpeech
@@ -12,6 +13,8 @@ from dia_ort.serve.encoding import StreamEncoder
 from dia_ort.serve.errors import ApiError
 from dia_ort.serve.logs import text_field
 from dia_ort.serve.service import Service, log
+
+P = ParamSpec("P")
 
 
 class Job:
@@ -44,6 +47,8 @@ class Job:
         self._first_audio: float | None = None
         self._samples = 0
         self._texts: list[str] = []
+        self._encoding: Future[bytes] = Future()  # what the encoder does, or did last
+        self._encoding.set_result(b"")
         self._exit = ExitStack()
         self._place = self._exit.enter_context(service.admission.enter())
 
@@ -106,7 +111,7 @@ class Job:
         try:
             async for samples in self.speech.samples():
                 self._samples += len(samples)
-                if encoded := await self._service.in_a_thread(self._encoder.push, samples):
+                if encoded := await self._encode(self._encoder.push, samples):
                     self._note_first_audio()
                     yield encoded
         except Exception:
@@ -115,7 +120,7 @@ class Job:
 
     async def finish(self) -> bytes:
         """The end of the audio, when all was spoken."""
-        encoded = await self._service.in_a_thread(self._encoder.finish)
+        encoded = await self._encode(self._encoder.finish)
         self._note_first_audio()
         self.outcome = "finished"
         return encoded
@@ -124,6 +129,7 @@ class Job:
         """Stop what runs, free the place, and note what became of it."""
         if self._speech:
             self._speech.cancel()
+        self._encoding.add_done_callback(lambda _: self._encoder.close())  # not before it has ended
         self._exit.close()
         metrics = self._service.metrics
         metrics.audio_seconds.inc(self.seconds)
@@ -166,6 +172,11 @@ class Job:
     def elapsed(self) -> float:
         """Seconds since it had a slot."""
         return 0 if self._begun is None else time.monotonic() - self._begun
+
+    async def _encode(self, call: Callable[P, bytes], *args: P.args, **kwargs: P.kwargs) -> bytes:
+        """Let the encoder work beside the event loop."""
+        self._encoding = self._service.threads.submit(call, *args, **kwargs)
+        return await asyncio.wrap_future(self._encoding)
 
     def _note_first_audio(self) -> None:
         if self._first_audio is None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
@@ -49,6 +49,11 @@ class Metrics:
             "dia_ort_speeches",
             "Speech that was taken, by what became of it.",
             ["outcome"],
+            registry=self.registry,
+        )
+        self.open = Gauge(
+            "dia_ort_open_requests",
+            "Requests and utterances that have a place: they wait, speak, or are being sent.",
             registry=self.registry,
         )
         for reason in REJECTIONS:  # else they are missing until the first one

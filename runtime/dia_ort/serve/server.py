@@ -1,6 +1,7 @@
 """Running the application: listening, warming up, stopping, and what happens when it dies."""
 
 import asyncio
+import gc
 import socket
 from types import FrameType
 
@@ -9,6 +10,7 @@ import uvicorn
 from dia_ort.dia import Dia
 from dia_ort.engine import Engine
 from dia_ort.errors import DiaError, InvalidConfigError
+from dia_ort.memory import give_back_memory
 from dia_ort.serve.app import create_app
 from dia_ort.serve.logs import configure_logging
 from dia_ort.serve.service import CHUNKS_AT_ONCE, Service, log
@@ -18,6 +20,7 @@ DIED = 70
 """The exit code when the engine has died, ``EX_SOFTWARE`` of sysexits.h."""
 
 _WATCH_SECONDS = 0.2
+_TIDY_SECONDS = 5.0
 _DYING_SECONDS = 2.0  # in which /health tells of it, and requests get their errors
 _CLOSING_SECONDS = 5  # for answers to leave, after the drain
 _MOST_CONNECTIONS = 4096
@@ -94,7 +97,9 @@ class SpeechServer:
 
     async def _run(self) -> int:
         self._loop = asyncio.get_running_loop()
-        parts = (self._warm_up(), self._watch(), self._drain())
+        gc.collect()
+        gc.freeze()  # what is loaded stays: looking through it would hold everybody up
+        parts = (self._warm_up(), self._watch(), self._tidy(), self._drain())
         tasks = [asyncio.create_task(part) for part in parts]
         log.info("listening", extra={"host": self.host, "port": self.port})
         try:
@@ -121,6 +126,11 @@ class SpeechServer:
         while (failure := self.service.engine.failure) is None:  # noqa: ASYNC110
             await asyncio.sleep(_WATCH_SECONDS)
         self._die(str(failure))
+
+    async def _tidy(self) -> None:
+        while True:
+            await asyncio.sleep(_TIDY_SECONDS)
+            await self.service.in_a_thread(give_back_memory)
 
     def _die(self, reason: str) -> None:
         log.critical("the engine has died", extra={"reason": reason})

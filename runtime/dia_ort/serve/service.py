@@ -101,6 +101,7 @@ class Admission:
                 retry_after=self.retry_after,
             )
         self.num_open += 1
+        self._metrics.open.inc()
         self.idle.clear()
         place = Place(self._waiting)
         try:
@@ -108,6 +109,7 @@ class Admission:
         finally:
             place.begin()
             self.num_open -= 1
+            self._metrics.open.dec()
             if not self.num_open:
                 self.idle.set()
             spent = time.monotonic() - place.asked

@@ -1,0 +1,1 @@
+"""A load test of the server; see tools/load_test.py."""
