@@ -179,7 +179,7 @@ class TestClientsThatLeave:
             slow = Raw(running, LONG)
             assert slow.begun()
             assert post(running, SHORT).status_code == 200
-            assert running.service.admission.num_open == 1  # it is still at it
+            wait_for(lambda: running.service.admission.num_open == 1)  # the slow one's alone
             slow.close()
             wait_for(lambda: is_idle(running))
 
