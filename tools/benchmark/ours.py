@@ -1,6 +1,7 @@
 """dia-ort's side of the comparison; runs without torch, as users do."""
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -157,10 +158,10 @@ def speak(settings: Settings, folder: Path) -> dict[str, Any]:
             *(("--threads", settings.threads) if settings.threads else ()),
         ]
         text = "[S1] " + "All that is gold does not glitter. " * 3
-        program = Path(__file__).with_name("spoken.py")
-        command = [sys.executable, str(program), "speak", text, *map(str, options)]
+        command = [sys.executable, "-m", "benchmark.spoken", "speak", text, *map(str, options)]
+        paths = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
         started = time.time()
-        done = subprocess.run(command, check=False, capture_output=True, text=True)
+        done = subprocess.run(command, check=False, capture_output=True, text=True, env=paths)
         whole_s = time.time() - started
     if done.returncode:
         raise RuntimeError(f"dia-ort speak failed: {done.stderr}")
