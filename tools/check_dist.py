@@ -11,6 +11,7 @@ from pathlib import Path
 
 WHEEL_CONTENTS = re.compile(
     r"(dia_models|dia_export|dia_ort)/(\w+/)*(\w+\.py|py\.typed)"
+    r"|dia_ort/serve/page/[\w-]+\.(html|css|js)"
     r"|dia_ort/(demo/[\w.]+\.(json|onnx|onnx\.data)|overflow_probe\.onnx)"
     r"|dia_ort-[\d.]+\.dist-info/(METADATA|WHEEL|RECORD|entry_points\.txt|licenses/LICENSE)"
 )
@@ -23,9 +24,10 @@ WHEEL_NEEDS = (
     "dia_ort/py.typed",
     "dia_ort/demo/manifest.json",
     "dia_ort/overflow_probe.onnx",
+    "dia_ort/serve/page/index.html",
 )
 SDIST_NEEDS = ("README.md", "LICENSE", "pyproject.toml", "tests/test_house.py")
-SDIST_CONTENTS = re.compile(r"[^/]+|(docs|export|models|runtime|tests|tools)/.+")
+SDIST_CONTENTS = re.compile(r"[^/]+|(docker|docs|export|models|packaging|runtime|tests|tools)/.+")
 MAX_BYTES = 16 << 20  # the demonstration model has at most 15 MiB
 
 
