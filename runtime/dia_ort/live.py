@@ -154,7 +154,11 @@ class LiveSpeech:
         self._running: deque[tuple[PlannedChunk, GenerationHandle]] = deque()
         self._heard_frames = 0  # of chunks that are done with
         self._cancelled = False
-        self._fill()
+        try:
+            self._fill()
+        except Exception:
+            self.cancel()  # a first chunk that runs already
+            raise
         self.begun: Future[None] = self._running[0][1].begun
 
     @property

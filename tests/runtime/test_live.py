@@ -6,7 +6,12 @@ import numpy as np
 import pytest
 
 from dia_ort import GenerationConfig, LiveNarrator, Voice, live, narration
-from dia_ort.errors import GenerationCancelledError, InvalidConfigError, InvalidTextError
+from dia_ort.errors import (
+    GenerationCancelledError,
+    InvalidConfigError,
+    InvalidTextError,
+    QueueFullError,
+)
 from dia_ort.narration import NarrationOptions, Narrator, narrate
 from dia_ort.plan import PlanLimits
 from support.hash_decoder import BROKEN, Recorder, SlowDia
@@ -178,6 +183,23 @@ def test_a_chunk_that_fails_ends_it(engine):
     narrator = LiveNarrator(engine, CONFIG)
     with pytest.raises(RuntimeError, match="the encoder failed"):
         hear(narrator, BROKEN)
+
+
+def test_a_second_chunk_that_is_refused_frees_the_first(engine, monkeypatch):
+    narrator = LiveNarrator(engine, CONFIG, VOICE)
+    plan = narrator.plan(MONOLOGUE)
+    submit = engine.submit
+
+    def submit_once(*arguments):
+        if engine.handles:
+            raise QueueFullError("the engine is full")
+        return submit(*arguments)
+
+    monkeypatch.setattr(engine, "submit", submit_once)
+    with pytest.raises(QueueFullError):
+        narrator.speak(plan)
+    with pytest.raises(GenerationCancelledError):
+        engine.handles[0].result(60)
 
 
 def test_speed(engine):
