@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 
+from dia_ort import Dia
 from dia_ort.scheduler import Scheduler
 from dia_ort.serve.server import DIED
 
@@ -261,7 +262,7 @@ class TestDying:
                 assert post(running, SHORT).status_code == 503
                 running.thread.join(30)
             assert running.exit_code == DIED
-            assert "the engine has died" in caplog.text
+            assert "the engine is dead" in caplog.text
             connection.close()
 
     def test_one_that_cannot_speak_is_never_ready(self, start, monkeypatch):
@@ -272,6 +273,17 @@ class TestDying:
         with start(wait=False) as running:
             running.thread.join(30)
             assert running.exit_code == DIED
+
+    def test_a_failure_of_the_warm_up_alone_ends_it_too(self, start, monkeypatch, caplog):
+        def fail(*_):
+            raise RuntimeError("the encoder failed")
+
+        monkeypatch.setattr(Dia, "encode_text", fail)
+        with start(wait=False) as running:
+            running.thread.join(30)
+            assert running.exit_code == DIED
+            assert "the encoder failed" in running.service.reason
+        assert "the warm-up failed" in caplog.text
 
 
 def test_health_is_quick_while_all_slots_speak(start):

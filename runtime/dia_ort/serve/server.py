@@ -9,10 +9,9 @@ import uvicorn
 
 from dia_ort.dia import Dia
 from dia_ort.engine import Engine
-from dia_ort.errors import DiaError, InvalidConfigError
+from dia_ort.errors import InvalidConfigError
 from dia_ort.memory import give_back_memory
 from dia_ort.serve.app import create_app
-from dia_ort.serve.logs import configure_logging
 from dia_ort.serve.service import CHUNKS_AT_ONCE, Service, log
 from dia_ort.serve.settings import ServerSettings
 
@@ -28,7 +27,7 @@ _MOST_MESSAGE = 1 << 20  # bytes, of a WebSocket
 
 
 def run(dia: Dia, settings: ServerSettings) -> int:
-    """Serve until a signal tells to stop, with the settings' log.
+    """Serve until a signal tells to stop, in a process that does nothing else.
 
     Args:
         dia: The model.
@@ -40,8 +39,10 @@ def run(dia: Dia, settings: ServerSettings) -> int:
     Raises:
         InvalidConfigError: The address cannot be listened on.
     """
-    configure_logging(settings)
-    return SpeechServer(dia, settings).run_until_stopped()
+    server = SpeechServer(dia, settings)
+    gc.collect()
+    gc.freeze()  # what is loaded stays: looking through it would hold everybody up
+    return server.run_until_stopped()
 
 
 class SpeechServer:
@@ -49,7 +50,7 @@ class SpeechServer:
 
     Args:
         dia: The model.
-        settings: The server's; those of logging are left to the caller.
+        settings: The server's. Those of logging are the caller's business.
 
     Attributes:
         service: What it serves.
@@ -97,8 +98,6 @@ class SpeechServer:
 
     async def _run(self) -> int:
         self._loop = asyncio.get_running_loop()
-        gc.collect()
-        gc.freeze()  # what is loaded stays: looking through it would hold everybody up
         parts = (self._warm_up(), self._watch(), self._tidy(), self._drain())
         tasks = [asyncio.create_task(part) for part in parts]
         log.info("listening", extra={"host": self.host, "port": self.port})
@@ -116,8 +115,9 @@ class SpeechServer:
     async def _warm_up(self) -> None:
         try:
             await self.service.warm_up()
-        except DiaError as error:
-            self._die(str(error))
+        except Exception as error:  # noqa: BLE001 - whatever it is, nobody can be served
+            log.exception("the warm-up failed")
+            self._die(repr(error))
         else:
             log.info(self.service.state)
 
@@ -133,7 +133,10 @@ class SpeechServer:
             await self.service.in_a_thread(give_back_memory)
 
     def _die(self, reason: str) -> None:
-        log.critical("the engine has died", extra={"reason": reason})
+        """Say so, and end; both who warm up and who watch may notice."""
+        if self.service.state == "dead":
+            return
+        log.critical("the engine is dead", extra={"reason": reason})
         self.service.state, self.service.reason = "dead", reason
         self._exit_code = DIED
         asyncio.get_running_loop().call_later(_DYING_SECONDS, self._close)
@@ -191,10 +194,11 @@ def _listen(settings: ServerSettings) -> socket.socket:
     address = (settings.host, settings.port)
     try:
         listener = socket.create_server(address, family=family, backlog=1024)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # UnicodeError: no name of a host
+        reason = error.strerror if isinstance(error, OSError) else error
         raise InvalidConfigError(
-            f"cannot listen on {settings.host}, port {settings.port} ({error.strerror}): stop what "
-            "does, or take another --host or --port"
+            f"cannot listen on {settings.host}, port {settings.port} ({reason}): stop what does, "
+            "or take another --host or --port"
         ) from error
     if hasattr(socket, "TCP_USER_TIMEOUT"):  # else what was sent last waits for such a client
         milliseconds = round((settings.send_timeout + _CLOSING_SECONDS) * 1000)
