@@ -177,7 +177,7 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--pid", type=int, help="its process, if it runs here")
     parser.add_argument("--model", default="demo", help="for the server that is started")
     parser.add_argument("--quick", action="store_true", help="24 short requests")
-    parser.add_argument("--requests", type=int, help=f"default: {Load.requests}")
+    parser.add_argument("--requests", type=int, help=f"default: {Load().requests}")
     parser.add_argument("--rate", type=float, help="arrivals a second; inf: all at once")
     parser.add_argument("--concurrency", type=int, help="the most that are open at once")
     parser.add_argument("--abort", type=float, help="part of the clients that leave early")
