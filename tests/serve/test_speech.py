@@ -201,6 +201,11 @@ def test_what_there_is_is_named(client):
     assert "default" in speak(client, voice="alloy").json()["error"]["message"]
 
 
+def test_another_method_is_told_which_there_are(client):
+    response = client.get("/v1/audio/speech")
+    assert (response.status_code, response.headers["allow"]) == (405, "POST")
+
+
 def test_no_json(client):
     response = client.post(
         "/v1/audio/speech", content=b"{", headers={"Content-Type": "application/json"}

@@ -1,5 +1,6 @@
 """Models and voices: what there is to speak with."""
 
+import dataclasses
 import io
 from pathlib import Path
 from typing import Annotated
@@ -79,7 +80,7 @@ async def create_voice(
     """Keep a voice from a recording."""
     _check_open(service)
     service.check_ready()
-    service.check_input(transcript)
+    service.check_length(len(transcript), "transcript")
     path = voice_file(name)
     content = await audio_sample.read()
     if len(content) > service.settings.max_upload:
@@ -174,7 +175,7 @@ def _make_voice(
     samples, sample_rate = _read_recording(content)
     dia = service.engine.dia
     voice = Voice.from_audio(dia, samples, transcript, sample_rate=sample_rate)
-    Voice(voice.codes, transcript, voice.codec, origin).save(path.stem)
+    dataclasses.replace(voice, origin=origin).save(path.stem)
     return _describe(service, path)
 
 

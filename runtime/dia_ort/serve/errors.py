@@ -89,7 +89,9 @@ def to_api_error(error: Exception) -> ApiError:
     if isinstance(error, HTTPException):
         if isinstance(error, ApiError):
             return error
-        return ApiError(error.status_code, f"{error.detail}: /docs tells what there is.")
+        answer = ApiError(error.status_code, f"{error.detail}: /docs tells what there is.")
+        answer.headers = error.headers  # as Allow
+        return answer
     for kind, status, code, retry_after in _FORESEEN:
         if isinstance(error, kind):
             param = "input" if isinstance(error, InvalidTextError) else None

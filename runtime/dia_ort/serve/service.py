@@ -125,7 +125,8 @@ class Service:
     """The engine as the server has it.
 
     Args:
-        engine: With room in its queue for all that the settings admit; see :func:`open_engine`.
+        engine: With room in its queue for :data:`CHUNKS_AT_ONCE` of each request that the settings
+            admit.
         settings: The server's.
 
     Attributes:
@@ -150,7 +151,7 @@ class Service:
         """Speak once, so that the first request is as quick as the next.
 
         Raises:
-            DiaError: It cannot speak.
+            Exception: It cannot speak.
         """
         config = GenerationConfig(
             seed=0, max_tokens=min(64, self.engine.dia.manifest.model.max_steps)
@@ -191,19 +192,23 @@ class Service:
                 param="model",
             )
 
-    def check_input(self, text: str) -> None:
+    def check_length(self, characters: int, param: str) -> None:
         """Refuse a text that is too long.
+
+        Args:
+            characters: That it has.
+            param: What it is called.
 
         Raises:
             ApiError: With the limit.
         """
-        if len(text) > self.settings.max_input:
+        if characters > self.settings.max_input:
             raise ApiError(
                 413,
-                f"the input has {len(text)} characters, and this server takes "
+                f"the {param} has {characters} characters, and this server takes "
                 f"{self.settings.max_input}: send it in parts, or raise --max-input.",
                 "input_too_long",
-                param="input",
+                param=param,
             )
 
     def load_voice(self, name: str) -> Voice | None:

@@ -30,7 +30,7 @@ async def create_speech(
     request: Request, asked: SpeechRequest, service: Annotated[Service, Depends(get_service)]
 ) -> Response:
     """Speak a script of any length; its audio comes as it is made."""
-    service.check_input(asked.input)
+    service.check_length(len(asked.input), "input")
     encoder = service.encoder(asked)
     job = Job(service, await service.narrator(asked), encoder)
     try:

@@ -17,8 +17,8 @@ The server sends binary messages with audio, and JSON objects:
 - ``{"type": "speaking", "text"}``, before the audio of a script.
 - ``{"type": "done", "seconds"}`` and ``{"type": "cancelled"}``. In the formats that have files,
   what lies between two of them is one.
-- ``{"type": "error", "error": {...}}``. What was being said ends with it; the next text begins
-  anew. A message that cannot be read closes the connection (1008).
+- ``{"type": "error", "error": {...}}``. What was being said ends with it, and text up to the next
+  ``end`` or ``cancel`` is not spoken. A message that cannot be read closes the connection (1008).
 
 Several utterances follow each other in one session, in the same voices: those of ``voice``, or of
 the first one.
@@ -178,7 +178,7 @@ class _Session:
         elif isinstance(message, _Text):
             await self._open()
             self._latest().add(message.text)
-            self._service.check_input(" " * sum(map(len, self._utterances)))
+            self._service.check_length(sum(map(len, self._utterances)), "text")
         elif message.type == "cancel":
             await self.stop()
             await self._send_json({"type": "cancelled"})
