@@ -47,7 +47,7 @@ Dia.encode_text(script)
 Dia.generate(text, config=None, voice=None)
 Dia.generate_batch(texts, config=None, voice=None, *, max_batch=8)
 Dia.generate_codes(text, config=None, voice=None)
-Dia.load(model=None, *, provider='auto', threads=None, revision=None)
+Dia.load(model=None, *, provider='auto', provider_options=None, threads=None, revision=None)
 Dia.manifest
 Dia.open_decoder(slots)
 Dia.sample_rate

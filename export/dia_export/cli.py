@@ -17,7 +17,7 @@ from dia_models.checkpoint import CheckpointError
 from dia_models.config import ConfigError
 from dia_ort import __version__
 from dia_ort.errors import DiaError
-from dia_ort.manifest import MANIFEST_NAME
+from dia_ort.manifest import MANIFEST_NAME, Attention
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 console = Console(stderr=True)
@@ -45,9 +45,18 @@ def run(
     dtype: Annotated[
         Dtype, typer.Option(help="What the weights become: int4 or int8 for CPUs, fp16 for GPUs.")
     ] = "fp16",
+    attention: Annotated[
+        Attention,
+        typer.Option(
+            help="Operators of the text encoder and the decoder: onnxruntime's own, or only ONNX's "
+            "standard ones, for CoreML and other providers."
+        ),
+    ] = "fused",
     output: Annotated[
         Path | None,
-        typer.Option(help="Folder to make. Default: MODEL-DTYPE, where dia-ort looks first."),
+        typer.Option(
+            help="Folder to make. Default: MODEL-DTYPE(-standard), where dia-ort looks first."
+        ),
     ] = None,
     revision: Annotated[str | None, typer.Option(help="Of the model's hub id.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of random weights.")] = 0,
@@ -76,6 +85,7 @@ def run(
                 model,
                 codec,
                 dtype=dtype,
+                attention=attention,
                 output=output,
                 revision=revision,
                 seed=seed,

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import get_args
 
 import onnx_ir as ir
 import torch
@@ -37,6 +38,7 @@ from dia_ort.manifest import (
     FORMAT,
     MANIFEST_NAME,
     VERSION,
+    Attention,
     Compute,
     FileInfo,
     GraphInfo,
@@ -85,6 +87,7 @@ def export(
     codec: str | os.PathLike[str] | None = None,
     *,
     dtype: Dtype = "fp16",
+    attention: Attention = "fused",
     output: str | os.PathLike[str] | None = None,
     revision: str | None = None,
     seed: int = 0,
@@ -102,7 +105,11 @@ def export(
         codec: The same for the DAC; None takes :data:`DEFAULT_CODEC`, or random weights for a
             random model.
         dtype: What the weights become; see :mod:`dia_export.recipes`.
-        output: The folder to make; None: a name after model and dtype, where dia-ort looks first.
+        attention: ``"fused"`` takes onnxruntime's own operators, which are fast on CPUs and NVIDIA
+            GPUs; ``"standard"`` has none but ONNX's, for CoreML and other providers. int8 and int4
+            are fused only.
+        output: The folder to make; None: a name after model, dtype and, if it is standard, the
+            attention, where dia-ort looks first.
         revision: Of the model's hub id.
         seed: Of random weights.
         verify: Whether to hold every graph against PyTorch before publishing.
@@ -114,17 +121,18 @@ def export(
             exported model.
         CheckpointError, ConfigError: The checkpoint cannot be read, or is not a Dia or DAC.
         GateError: A graph is not equal enough to PyTorch.
-        ExportError: There is no such dtype, the disk is full, or the folder is not writable.
+        ExportError: There is no such dtype or attention, they do not go together, the disk is full,
+            or the folder is not writable.
     """
-    if dtype not in RECIPES:
-        raise ExportError(f"dtype is {dtype!r}: take one of {', '.join(RECIPES)}.")
+    _check_options(dtype, attention)
     text = os.fspath(model)
     name = Path(text).resolve().name if Path(text).exists() else text.rsplit("/", 1)[-1]
-    target = Path(output) if output is not None else models_folder() / f"{name}-{dtype}"
+    name += f"-{dtype}" if attention == "fused" else f"-{dtype}-{attention}"
+    target = Path(output) if output is not None else models_folder() / name
     _refuse_taken(target, force=force)  # before anything is downloaded
     dia, dac = open_sources(text, codec, revision, seed)
     with _published(target) as folder:
-        exporter = Exporter(folder, dia, dac, RECIPES[dtype], progress)
+        exporter = Exporter(folder, dia, dac, RECIPES[dtype], progress, attention)
         reports = exporter.run(Reference(dia, dac) if verify else None)
     return ExportResult(target, reports)
 
@@ -141,6 +149,20 @@ def open_sources(
     if chosen in RANDOM_MODELS:
         return dia, random_dac(RANDOM_MODELS[chosen][1], seed)
     return dia, open_dac(chosen)
+
+
+def _check_options(dtype: Dtype, attention: Attention) -> None:
+    if dtype not in RECIPES:
+        raise ExportError(f"dtype is {dtype!r}: take one of {', '.join(RECIPES)}.")
+    if attention not in get_args(Attention):
+        choices = ", ".join(get_args(Attention))
+        raise ExportError(f"attention is {attention!r}: take one of {choices}.")
+    if attention == "standard" and RECIPES[dtype].quantization:
+        plain = ", ".join(name for name, recipe in RECIPES.items() if not recipe.quantization)
+        raise ExportError(
+            f"{dtype} has no standard attention: its products are onnxruntime's own operators. "
+            f"Take --attention fused, or one of {plain}."
+        )
 
 
 def _refuse_taken(target: Path, *, force: bool) -> None:
@@ -206,6 +228,7 @@ class Exporter:
         dac: The codec.
         recipe: What the weights become.
         progress: Told of every stage.
+        attention: Which operators the text encoder and the decoder may have.
     """
 
     def __init__(
@@ -215,11 +238,13 @@ class Exporter:
         dac: DacCheckpoint,
         recipe: Recipe,
         progress: Progress,
+        attention: Attention = "fused",
     ) -> None:
         self._folder = folder
         self._dia, self._dac = dia, dac
         self._recipe = recipe
         self._progress = progress
+        self._attention = attention
         self._model, self._codec = model_spec(dia.config), codec_spec(dac.config)
         self._infos: list[GraphInfo] = []
         self._reports: list[GraphReport] = []
@@ -285,7 +310,8 @@ class Exporter:
         path = self._folder / (f"{graph}.onnx" if shared is None else f"{graph}.{compute}.onnx")
         data = f"{graph}.onnx.data"
         self._progress(f"{path.name}: trace", 0, 1)
-        module = _in_dtype(build_module(graph, self._dia.config, self._dac.config), compute)
+        module = build_module(graph, self._dia.config, self._dac.config, self._attention)
+        module = _in_dtype(module, compute)
         if graph == DECODER and self._recipe.cache:
             set_cache_scales(module, calibrate_cache(self._dia.config, self._dia.weights))
         spec = graph_spec(graph, self._model, self._codec, compute, self._recipe.cache)
@@ -293,7 +319,7 @@ class Exporter:
         self._progress(f"{path.name}: trace", 1, 1)
         is_codec = graph in (DAC_DECODER, DAC_ENCODER)
         weights = self._dac.weights if is_codec else _below(f"{graph}.", self._dia.weights)
-        attach_weights(
+        names = attach_weights(
             model,
             weights,
             storage=None if is_codec else self._recipe.storage,
@@ -310,7 +336,7 @@ class Exporter:
             )
         else:
             # Weights alone: constants of the two graphs may have the same name by chance.
-            for name in weights.keys() & model.graph.initializers.keys():
+            for name in names:
                 initializer = model.graph.initializers[name]
                 initializer.const_value = shared.graph.initializers[name].const_value
             ir.save(model, path)
@@ -345,6 +371,7 @@ class Exporter:
             verification={
                 report.file: report.figures for report in self._reports if report.figures
             },
+            attention=self._attention,
         )
         (self._folder / MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8")
 

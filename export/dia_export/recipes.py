@@ -22,8 +22,9 @@ class Recipe:
         storage: Dtype of the matrices that are not quantised. Vectors (norms, biases) always stay
             float32.
         compute: What the text encoder and the decoder compute in, one graph each, the first being
-            the one meant. A half-precision artifact has a float32 twin over the same weight file
-            for the CPU provider, which has no half-precision kernels worth running.
+            the one meant. The others are its twins over the same weight file: float32 for the CPU
+            provider, which has no half-precision kernels worth running, and float16 for GPUs, where
+            the cached attention has no other.
         quantization: Of the linear weights of the ``encoder`` and the ``decoder``, of the
             decoder's ``logits`` head, and of every ``embedding``; what is not named is not
             quantised.
@@ -47,7 +48,7 @@ def _quantized(dtype: Dtype, decoder: Blocks) -> Recipe:
     return Recipe(
         dtype=dtype,
         storage="float16",
-        compute=("float32",),
+        compute=("float32", "float16"),
         quantization={
             "encoder": whole,
             "decoder": decoder,

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.onnx import ONNXProgram
 
 from dia_export.kernels import OnnxKernels
+from dia_export.standard import StandardKernels
 from dia_models.config import DacConfig, DiaConfig
 from dia_models.dac import DacDecoder, DacEncoder, context_frames
 from dia_models.dia import Decoder, TextEncoder
@@ -32,6 +33,7 @@ from dia_ort.graphs import (
     ModelSpec,
     TensorSpec,
 )
+from dia_ort.manifest import Attention
 
 OPSET = 23
 
@@ -72,16 +74,26 @@ def codec_spec(config: DacConfig) -> CodecSpec:
     )
 
 
-def build_module(name: str, model: DiaConfig, codec: DacConfig) -> nn.Module:
-    """The unfilled module behind a graph, with kernels that trace to single nodes.
+def build_module(
+    name: str, model: DiaConfig, codec: DacConfig, attention: Attention = "fused"
+) -> nn.Module:
+    """The unfilled module behind a graph, with the kernels to trace it with.
 
     ``torch.empty`` reserves address space but touches no page of it, so this costs no memory.
+
+    Args:
+        name: Of the graph.
+        model: The Dia.
+        codec: The DAC, whose graphs have standard operators in any case.
+        attention: ``"fused"``: one node for each operation of Dia; ``"standard"``: operators of
+            ONNX's standard domain alone.
     """
+    kernels = StandardKernels() if attention == "standard" else OnnxKernels()
     modules: dict[str, Callable[[], nn.Module]] = {
-        ENCODER: lambda: TextEncoder(model, OnnxKernels()),
-        DECODER: lambda: Decoder(model, OnnxKernels()),
-        DAC_DECODER: lambda: DacDecoder(codec),
-        DAC_ENCODER: lambda: DacEncoder(codec),
+        ENCODER: lambda: TextEncoder(model, kernels),
+        DECODER: lambda: Decoder(model, kernels),
+        DAC_DECODER: lambda: DacDecoder(codec, StandardKernels()),
+        DAC_ENCODER: lambda: DacEncoder(codec, StandardKernels()),
     }
     return modules[name]().eval()
 
@@ -135,7 +147,12 @@ def trace(spec: GraphSpec, module: nn.Module, *, hop_length: int) -> ir.Model:
         for name, _ in module.named_parameters():
             if name in model.graph.initializers:
                 model.graph.initializers[name].const_value = None  # unfilled: must not be folded
-        optimizer.optimize(model, onnx_shape_inference=False)
+        # Ranges stay nodes, which onnxruntime folds: a codec's weight file has its weights alone.
+        optimizer.optimize_ir(
+            model,
+            onnx_shape_inference=False,
+            should_fold=lambda node: False if node.op_type == "Range" else None,
+        )
     for value, tensor in zip(
         (*model.graph.inputs, *model.graph.outputs), (*spec.inputs, *spec.outputs), strict=True
     ):

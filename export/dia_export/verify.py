@@ -30,7 +30,7 @@ from dia_models.checkpoint import DacCheckpoint, DiaCheckpoint, Weight
 from dia_models.dac import DacDecoder, DacEncoder
 from dia_models.dia import Decoder, TextEncoder, load_weights
 from dia_ort.graphs import DAC_DECODER, DAC_ENCODER, DECODER, ENCODER, GraphSpec
-from dia_ort.providers import TENSOR_TYPES, session_options
+from dia_ort.providers import TENSOR_TYPES, Provider, session_options
 from dia_ort.text import encode_text
 
 _SCRIPT = "[S1] yes. [S2] no. "
@@ -211,15 +211,20 @@ class Reference:
 
 
 def check_graph(
-    path: Path, spec: GraphSpec, cases: Sequence[Case], tolerance: Tolerance
+    path: Path,
+    spec: GraphSpec,
+    cases: Sequence[Case],
+    tolerance: Tolerance,
+    provider: Provider | None = None,
 ) -> Figures:
-    """Run a graph on the CPU and hold it against PyTorch's outputs.
+    """Run a graph and hold it against PyTorch's outputs.
 
     Args:
         path: The ONNX file.
         spec: Its declaration.
         cases: From :class:`Reference`.
         tolerance: What it may differ by, as :data:`TOLERANCES` has it for each dtype.
+        provider: Where to run it; None: the CPU.
 
     Returns:
         The figures: ``error`` (``equal`` for codes), and for decoders ``kl`` and ``overlap``.
@@ -231,7 +236,7 @@ def check_graph(
     """
     with _gate_errors(path):
         session = ort.InferenceSession(
-            str(path), session_options(), providers=["CPUExecutionProvider"]
+            str(path), session_options(), providers=(provider or Provider("cpu")).chain
         )
     check_interface(path, spec, session)
     with _gate_errors(path):

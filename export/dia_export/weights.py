@@ -27,12 +27,12 @@ def attach_weights(
     storage: str | None,
     compute: str,
     quantization: Mapping[str, Blocks],
-) -> None:
+) -> set[str]:
     """Give every parameter of a traced graph its data, in the form the recipe wants.
 
-    Quantised matrices become MatMulNBits, MatMulIntegerToFloat and GatherBlockQuantized nodes.
-    Matrices stored in another
-    dtype than the graph computes in get a Cast, which onnxruntime folds when it loads the graph.
+    Quantised matrices become MatMulNBits, MatMulIntegerToFloat and GatherBlockQuantized nodes; what
+    there is no such product for, in half precision, is widened when onnxruntime loads the graph, as
+    are matrices stored in another dtype than the graph computes in.
 
     Args:
         model: As :func:`dia_export.trace.trace` returns it; changed in place.
@@ -40,21 +40,27 @@ def attach_weights(
         storage: Dtype of unquantised matrices; None keeps the checkpoint's.
         compute: Dtype the graph computes in.
         quantization: As a recipe has it; empty: nothing is quantised.
+
+    Returns:
+        The names of the initializers that have the weights.
     """
     graph = model.graph
+    names = set()
     for name, value in list(graph.initializers.items()):
         if name not in weights:
             continue  # a buffer, with its data already
         weight = weights[name]
         if blocks := quantization.get(_part(str(graph.name), value)):
-            _quantize(graph, value, weight, blocks)
+            names |= _quantize(graph, value, weight, blocks, compute)
             continue
+        names.add(name)
         kept = storage or str(weight.dtype).removeprefix("torch.")
         dtype = kept if len(weight.shape) >= 2 else "float32"
         value.dtype = ir.DataType[_ONNX_NAMES[dtype]]
         value.const_value = _lazy(name, weight.shape, dtype, weight.load)
         if dtype != compute and len(weight.shape) >= 2:
             _cast(graph, value, compute)
+    return names
 
 
 _ONNX_NAMES = {
@@ -90,18 +96,23 @@ def _part(graph: str, value: ir.Value) -> str:
     return "logits" if value.name == "logits.weight" else graph
 
 
-def _quantize(graph: ir.Graph, value: ir.Value, weight: Weight, blocks: Blocks) -> None:
+def _quantize(
+    graph: ir.Graph, value: ir.Value, weight: Weight, blocks: Blocks, compute: str
+) -> set[str]:
     """Replace a weight by its quantised form, and the nodes that use it by theirs."""
-    if blocks.block_size is None:
-        _quantize_columns(graph, value, weight)
+    if blocks.block_size is not None:
+        pair = _quantize_blocks(graph, value, weight, blocks.bits, blocks.block_size, compute)
+    elif compute == "float32":
+        pair = _quantize_columns(graph, value, weight)
     else:
-        _quantize_blocks(graph, value, weight, blocks.bits, blocks.block_size)
+        pair = _widen_columns(graph, value, weight, compute)
     del graph.initializers[str(value.name)]
+    return {str(initializer.name) for initializer in pair}
 
 
 def _quantize_blocks(
-    graph: ir.Graph, value: ir.Value, weight: Weight, bits: int, block_size: int
-) -> None:
+    graph: ir.Graph, value: ir.Value, weight: Weight, bits: int, block_size: int, compute: str
+) -> tuple[ir.Value, ir.Value]:
     """MatMulNBits for a matrix, GatherBlockQuantized for a table."""
     name, (rows, columns) = str(value.name), weight.shape
     is_table = _part("", value) == "embedding"
@@ -117,13 +128,19 @@ def _quantize_blocks(
         packed, scales = quantize_blockwise(tensor.T if is_table else tensor, bits, block_size)
         return (packed.flatten(1)[:, : shape[1]] if is_table else packed), scales
 
-    packed, scale = _quantized_pair(graph, name, (shape, "uint8"), (outputs, count), load)
-    for node in [use.node for use in value.uses()]:
+    packed, scales = _quantized_pair(graph, name, (shape, "uint8"), (outputs, count), load)
+    users = [use.node for use in value.uses()]
+    operand = scales
+    if compute != "float32":  # the scales have the dtype of what comes out
+        cast = _cast_node(scales, compute)
+        graph.insert_before(users[0], cast)
+        operand = cast.outputs[0]
+    for node in users:
         if is_table:
-            operator, operands = "GatherBlockQuantized", [packed, node.inputs[1], scale]
+            operator, operands = "GatherBlockQuantized", [packed, node.inputs[1], operand]
             attributes = {"gather_axis": 0, "quantize_axis": 1}
         else:
-            operator, operands = "MatMulNBits", [node.inputs[0], packed, scale]
+            operator, operands = "MatMulNBits", [node.inputs[0], packed, operand]
             attributes = {"K": inputs, "N": outputs, "accuracy_level": _INT8_ACTIVATIONS}
         replacement = ir.node(
             operator,
@@ -133,21 +150,18 @@ def _quantize_blocks(
             name=node.name,
         )
         _replace(graph, node, [replacement])
+    return packed, scales
 
 
-def _quantize_columns(graph: ir.Graph, value: ir.Value, weight: Weight) -> None:
+def _quantize_columns(
+    graph: ir.Graph, value: ir.Value, weight: Weight
+) -> tuple[ir.Value, ir.Value]:
     """A product in whole numbers, each row of activations divided by its own largest magnitude.
 
     onnxruntime's DynamicQuantizeMatMul takes one scale for all rows, which would make a request's
     speech depend on its neighbours in the batch.
     """
-    levels, scales = _quantized_pair(
-        graph,
-        str(value.name),
-        (weight.shape, "int8"),
-        (weight.shape[1],),
-        lambda: quantize_columns(weight.load()),
-    )
+    levels, scales = _column_pair(graph, value, weight)
     step = _constant(graph, "activation.step", np.float32(1 / 127))
     zero = _constant(graph, "activation.zero", np.uint8(128))
     least = _constant(graph, "activation.least", np.float32(1e-30))  # for rows of zeros
@@ -170,6 +184,36 @@ def _quantize_columns(graph: ir.Graph, value: ir.Value, weight: Weight) -> None:
             part.name = f"{node.name}.{part.op_type}"
             part.outputs[0].name = f"{node.outputs[0].name}.{part.op_type}"
         _replace(graph, node, nodes)
+    return levels, scales
+
+
+def _widen_columns(
+    graph: ir.Graph, value: ir.Value, weight: Weight, compute: str
+) -> tuple[ir.Value, ir.Value]:
+    """The levels times their scales, for an ordinary product: GPUs have none in whole numbers.
+
+    In float32 until the end, because onnxruntime folds on the CPU, which multiplies no float16.
+    """
+    levels, scales = _column_pair(graph, value, weight)
+    wide = _cast_node(levels, "float32")
+    product = ir.node("Mul", [wide.outputs[0], scales], name=f"{value.name}.widen")
+    product.outputs[0].name = f"{value.name}.widened"
+    narrow = _cast_node(product.outputs[0], compute)
+    users = [use.node for use in value.uses()]
+    _redirect(value, narrow)
+    graph.insert_before(users[0], [wide, product, narrow])
+    return levels, scales
+
+
+def _column_pair(graph: ir.Graph, value: ir.Value, weight: Weight) -> tuple[ir.Value, ir.Value]:
+    """The levels of a matrix, one scale for each output, and the scales."""
+    return _quantized_pair(
+        graph,
+        str(value.name),
+        (weight.shape, "int8"),
+        (weight.shape[1],),
+        lambda: quantize_columns(weight.load()),
+    )
 
 
 def _quantized_pair(

@@ -10,11 +10,13 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from dia_models.config import DacConfig
+from dia_models.kernels import Kernels
 
 _DILATIONS = (1, 3, 9)
+_UNITS_REACH = 3 * sum(_DILATIONS)
+"""Of a block's residual units, on either side."""
 
 
 class Snake(nn.Module):
@@ -123,22 +125,28 @@ class WaveDecoder(nn.Module):
 class Codebook(nn.Module):
     """One stage of the residual quantiser, read backwards: codes to latents."""
 
-    def __init__(self, config: DacConfig) -> None:
+    def __init__(self, config: DacConfig, kernels: Kernels) -> None:
         super().__init__()
+        self.kernels = kernels
         self.codebook = nn.Embedding(config.codebook_size, config.codebook_dim)
         self.out_proj = nn.Conv1d(config.codebook_dim, config.latent_dim, kernel_size=1)
 
     def forward(self, codes: Tensor) -> Tensor:
-        """(batch, frames) of int64 to (batch, latent_dim, frames)."""
-        latents: Tensor = self.out_proj(self.codebook(codes).transpose(1, 2))
+        """Codes (batch, frames), as the kernels' lookup takes them, to latents.
+
+        Returns:
+            (batch, latent_dim, frames).
+        """
+        vectors = self.kernels.lookup(codes, self.codebook.weight)
+        latents: Tensor = self.out_proj(vectors.transpose(1, 2))
         return latents
 
 
 class SearchableCodebook(Codebook):
     """One stage of the residual quantiser, in both directions."""
 
-    def __init__(self, config: DacConfig) -> None:
-        super().__init__(config)
+    def __init__(self, config: DacConfig, kernels: Kernels) -> None:
+        super().__init__(config, kernels)
         self.in_proj = nn.Conv1d(config.latent_dim, config.codebook_dim, kernel_size=1)
 
     def nearest(self, latents: Tensor) -> Tensor:
@@ -148,24 +156,20 @@ class SearchableCodebook(Codebook):
             latents: (batch, latent_dim, frames)
 
         Returns:
-            (batch, frames) of int64; the lower code wins a tie.
+            (batch, frames), as :meth:`forward` takes them; the lower code wins a tie.
         """
-        queries = functional.normalize(self.in_proj(latents).transpose(1, 2), dim=-1)
-        codes = functional.normalize(self.codebook.weight, dim=-1)
-        # As in both originals, the squared distance of the unit vectors, written out: with the
-        # bare cosine, rounding would pick another code now and then.
-        distance = queries.pow(2).sum(-1, keepdim=True) - 2 * queries @ codes.t()
-        return (distance + codes.pow(2).sum(-1)).argmin(-1)
+        return self.kernels.nearest(self.in_proj(latents).transpose(1, 2), self.codebook.weight)
 
 
 class DacEncoder(nn.Module):
     """Audio to codes."""
 
-    def __init__(self, config: DacConfig) -> None:
+    def __init__(self, config: DacConfig, kernels: Kernels | None = None) -> None:
         super().__init__()
+        kernels = kernels or Kernels()
         self.encoder = WaveEncoder(config)
         self.quantizer = nn.ModuleList(
-            SearchableCodebook(config) for _ in range(config.num_codebooks)
+            SearchableCodebook(config, kernels) for _ in range(config.num_codebooks)
         )
 
     def forward(self, audio: Tensor) -> Tensor:
@@ -185,15 +189,18 @@ class DacEncoder(nn.Module):
             nearest = stage.nearest(residual)
             residual = residual - stage(nearest)
             codes.append(nearest)
-        return torch.stack(codes, dim=1)
+        return torch.stack(codes, dim=1).long()
 
 
 class DacDecoder(nn.Module):
     """Codes to audio."""
 
-    def __init__(self, config: DacConfig) -> None:
+    def __init__(self, config: DacConfig, kernels: Kernels | None = None) -> None:
         super().__init__()
-        self.quantizer = nn.ModuleList(Codebook(config) for _ in range(config.num_codebooks))
+        self.kernels = kernels or Kernels()
+        self.quantizer = nn.ModuleList(
+            Codebook(config, self.kernels) for _ in range(config.num_codebooks)
+        )
         self.decoder = WaveDecoder(config)
 
     def forward(self, codes: Tensor) -> Tensor:
@@ -205,25 +212,40 @@ class DacDecoder(nn.Module):
         Returns:
             (batch, 1, frames * hop_length) of float in -1..1.
         """
-        stages = [stage(codes[:, i]) for i, stage in enumerate(self.quantizer)]
-        latents = stages[0]
-        for stage in stages[1:]:
-            latents = latents + stage
+        stages = zip(self.quantizer, self.kernels.as_index(codes).unbind(1), strict=True)
+        latents, *others = [stage(part) for stage, part in stages]
+        for other in others:
+            latents = latents + other
         audio: Tensor = self.decoder(latents)
         return audio
 
 
 def context_frames(config: DacConfig) -> int:
-    """Frames on either side of a frame that its audio depends on.
+    """Frames on either side of a frame that its audio and its codes depend on.
 
-    The receptive field of `WaveDecoder`, followed from the last convolution back to the first: a
-    window of codes with so many neighbours on each side decodes to the same samples as the whole.
+    A window of codes, or of whole frames of audio, with so many neighbours on each side decodes, or
+    encodes, to the same as the whole.
     """
+    return max(_decoder_reach(config), _encoder_reach(config))
+
+
+def _decoder_reach(config: DacConfig) -> int:
+    """The receptive field of `WaveDecoder`, from its last convolution back to the first."""
     first, last = 0, config.hop_length - 1  # the samples of one frame, at the output
     first, last = first - 3, last + 3
     for stride in reversed(config.decoder_rates):
-        reach = 3 * sum(_DILATIONS)
-        first, last = first - reach, last + reach
+        first, last = first - _UNITS_REACH, last + _UNITS_REACH
         padding, kernel = stride // 2, 2 * stride
         first, last = -(-(first + padding - kernel + 1) // stride), (last + padding) // stride
     return max(-(first - 3), last + 3)
+
+
+def _encoder_reach(config: DacConfig) -> int:
+    """The same of `WaveEncoder`, in frames."""
+    first, last = -1, 1  # the steps that one frame of latents is made of
+    for stride in reversed(config.encoder_rates):
+        padding, kernel = stride // 2, 2 * stride
+        first, last = first * stride - padding, last * stride - padding + kernel - 1
+        first, last = first - _UNITS_REACH, last + _UNITS_REACH
+    first, last = (first - 3) // config.hop_length, (last + 3) // config.hop_length
+    return max(-first, last)

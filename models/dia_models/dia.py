@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from dia_models.checkpoint import Weight
 from dia_models.config import DecoderConfig, DiaConfig, EncoderConfig
-from dia_models.kernels import Kernels, Step, causal_mask, rope_tables, split_heads
+from dia_models.kernels import Kernels, Step, rope_tables, split_heads
 
 
 class Linear(nn.Module):
@@ -36,13 +36,31 @@ class Linear(nn.Module):
 class Embedding(nn.Module):
     """A table of vectors (rows, width)."""
 
-    def __init__(self, rows: int, width: int) -> None:
+    def __init__(self, rows: int, width: int, kernels: Kernels) -> None:
         super().__init__()
+        self.kernels = kernels
         self.weight = nn.Parameter(torch.empty(rows, width))
 
     def forward(self, index: Tensor) -> Tensor:
         """(...) to (..., width)."""
-        return nn.functional.embedding(index, self.weight)
+        return self.kernels.lookup(self.kernels.as_index(index), self.weight)
+
+
+class ChannelEmbedding(nn.Module):
+    """A table of vectors for each channel, (channels * vocab, width)."""
+
+    offsets: Tensor
+
+    def __init__(self, channels: int, vocab: int, width: int, kernels: Kernels) -> None:
+        super().__init__()
+        self.kernels = kernels
+        self.weight = nn.Parameter(torch.empty(channels * vocab, width))
+        self.register_buffer("offsets", torch.arange(channels) * vocab, persistent=False)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """(rows, steps, channels) to the sum over the channels, (rows, steps, width)."""
+        tokens = self.kernels.as_index(tokens)
+        return self.kernels.embed_channels(tokens, self.weight, self.offsets)
 
 
 class Norm(nn.Module):
@@ -150,7 +168,7 @@ class TextEncoder(nn.Module):
         self.kernels = kernels
         self.cross_rope = config.cross_rope
         self.cross_heads = decoder.cross_num_heads
-        self.embedding = Embedding(encoder.vocab_size, encoder.hidden_size)
+        self.embedding = Embedding(encoder.vocab_size, encoder.hidden_size, kernels)
         self.layers = nn.ModuleList(
             EncoderLayer(encoder, kernels) for _ in range(encoder.num_layers)
         )
@@ -180,18 +198,20 @@ class TextEncoder(nn.Module):
         Returns:
             Key and value of each decoder layer in turn, (rows, heads, text, head_dim) each.
         """
+        kernels = self.kernels
         positions = torch.arange(tokens.shape[1], device=tokens.device).expand(tokens.shape)
+        rope = kernels.rope(positions, self.rope_cos, self.rope_sin)
         x = self.embedding(tokens)
         for layer in self.layers:
-            x = layer(x, lengths, positions, self.rope_cos, self.rope_sin)
+            x = layer(x, lengths, positions, *rope)
         x = self.norm(x)
+        if self.cross_rope:
+            rope = kernels.rope(positions, self.cross_rope_cos, self.cross_rope_sin)
         outputs = []
         for cross in self.cross:
             key, value = cross(x)
             if self.cross_rope:
-                key = self.kernels.rotate(
-                    key, positions, self.cross_rope_cos, self.cross_rope_sin, self.cross_heads
-                )
+                key = kernels.rotate(key, positions, *rope, self.cross_heads)
             outputs += [split_heads(key, self.cross_heads), split_heads(value, self.cross_heads)]
         return outputs
 
@@ -265,15 +285,17 @@ class Decoder(nn.Module):
     rope_sin: Tensor
     cross_rope_cos: Tensor
     cross_rope_sin: Tensor
-    channel_offsets: Tensor
 
     def __init__(self, config: DiaConfig, kernels: Kernels | None = None) -> None:
         super().__init__()
         kernels = kernels or Kernels()
         decoder = config.decoder
         self.config = decoder
+        self.kernels = kernels
         self.cross_rope = config.cross_rope
-        self.embedding = Embedding(decoder.num_channels * decoder.vocab_size, decoder.hidden_size)
+        self.embedding = ChannelEmbedding(
+            decoder.num_channels, decoder.vocab_size, decoder.hidden_size, kernels
+        )
         self.layers = nn.ModuleList(
             DecoderLayer(decoder, kernels) for _ in range(decoder.num_layers)
         )
@@ -288,8 +310,6 @@ class Decoder(nn.Module):
                 decoder.max_positions,
                 decoder.rope_theta,
             )
-        offsets = torch.arange(decoder.num_channels) * decoder.vocab_size
-        self.register_buffer("channel_offsets", offsets, persistent=False)
 
     def forward(
         self,
@@ -318,24 +338,27 @@ class Decoder(nn.Module):
         Returns:
             Logits, float32, (rows, steps, channels, vocab); then the caches with the new steps.
         """
+        kernels = self.kernels
         steps, groups = tokens.shape[1], self.config.num_heads // self.config.num_kv_heads
-        positions = (seqlens_k.long() - (steps - 1))[:, None] + torch.arange(
-            steps, device=tokens.device
-        )
+        # Counted from the last step: a size to subtract would have to be copied to a GPU.
+        steps_back = torch.arange(1 - steps, 1, device=tokens.device)
+        positions = kernels.as_index(seqlens_k)[:, None] + steps_back
         step = Step(
             seqlens_k,
             total_sequence_length,
             text_lengths,
             positions,
-            causal_mask(positions, past[0].shape[2], groups),
-            (self.rope_cos, self.rope_sin),
-            (self.cross_rope_cos, self.cross_rope_sin) if self.cross_rope else None,
+            kernels.causal_mask(positions, past[0].shape[2], groups),
+            kernels.rope(positions, self.rope_cos, self.rope_sin),
+            kernels.rope(positions, self.cross_rope_cos, self.cross_rope_sin)
+            if self.cross_rope
+            else None,
         )
-        x = self.embedding(tokens + self.channel_offsets).sum(2)
+        x = self.embedding(tokens)
         caches = []
         for i, layer in enumerate(self.layers):
             at = slice(2 * i, 2 * i + 2)
-            x, key, value = layer(x, step, *cross[at], uncond_value[i], *past[at])
+            x, key, value = layer(x, step, *cross[at], uncond_value[i : i + 1], *past[at])
             caches += [key, value]
         logits = self.logits(self.norm(x)).float()
         shape = (self.config.num_channels, self.config.vocab_size)

@@ -1,9 +1,9 @@
-"""The operations of Dia that an exporter wants to place as one node, in plain PyTorch.
+"""The operations of Dia and DAC that an exporter places in its own way, in plain PyTorch.
 
-The modules in :mod:`dia_models.dia` call them through a :class:`Kernels` object, so that one
-definition of the model both runs eagerly (here) and is traced with fused operators (the exporter
-passes its own kernels). Whatever they compute, they compute as upstream does: RMSNorm, RoPE and
-softmax in float32, attention with scale 1.0.
+The modules in :mod:`dia_models.dia` and :mod:`dia_models.dac` call them through a :class:`Kernels`
+object, so that one definition of a model both runs eagerly (here) and is traced with other
+operators (the exporter passes its own kernels). Whatever they compute, they compute as upstream
+does: RMSNorm, RoPE and softmax in float32, attention with scale 1.0.
 """
 
 from dataclasses import dataclass
@@ -22,10 +22,11 @@ class Step:
             counts.
         total_sequence_length: int32, (1,): the largest of ``seqlens_k`` plus one.
         text_lengths: int32, (texts,): real text positions of each conditional row.
-        positions: int64, (rows, steps): the same positions as ``seqlens_k``, of every step.
+        positions: (rows, steps): the same positions as ``seqlens_k``, of every step, as
+            :meth:`Kernels.as_index` gives them.
         mask: float32, (rows, 1, steps * groups, cache): 0 where a query may look, -inf where the
             cache holds its future; ``groups`` query heads share a key head, and follow each step.
-        rope: Cosines and sines for the self-attention.
+        rope: Cosines and sines for the self-attention, as :meth:`Kernels.rope` gives them.
         cross_rope: The same for the cross-attention's queries; None where it has no RoPE.
     """
 
@@ -49,14 +50,6 @@ def rope_tables(head_dim: int, positions: int, theta: float) -> tuple[Tensor, Te
     return angles.cos(), angles.sin()
 
 
-def causal_mask(positions: Tensor, cache: int, groups: int) -> Tensor:
-    """The mask of :class:`Step` for queries at ``positions``, (rows, steps), in a cache."""
-    future = torch.arange(cache, device=positions.device) > positions.unsqueeze(-1)
-    mask = torch.zeros_like(future, dtype=torch.float32).masked_fill(future, float("-inf"))
-    rows, steps = positions.shape
-    return mask.unsqueeze(2).expand(-1, -1, groups, -1).reshape(rows, 1, steps * groups, cache)
-
-
 def split_heads(x: Tensor, num_heads: int) -> Tensor:
     """(rows, steps, heads * head_dim) to (rows, heads, steps, head_dim)."""
     heads: Tensor = x.unflatten(-1, (num_heads, -1))
@@ -66,24 +59,83 @@ def split_heads(x: Tensor, num_heads: int) -> Tensor:
 class Kernels:
     """Eager PyTorch kernels; the reference that every exported graph is held against."""
 
+    def as_index(self, numbers: Tensor) -> Tensor:
+        """Tokens, codes or positions in the dtype that :meth:`lookup` takes: int64."""
+        return numbers.long()
+
+    def lookup(self, index: Tensor, table: Tensor) -> Tensor:
+        """Rows of a table (rows, width): an index (...) to (..., width)."""
+        return functional.embedding(index, table)
+
+    def embed_channels(self, tokens: Tensor, table: Tensor, offsets: Tensor) -> Tensor:
+        """The sum of the channels' embeddings.
+
+        Args:
+            tokens: (rows, steps, channels), as :meth:`as_index` gives them.
+            table: (channels * vocab, width), channel after channel.
+            offsets: int64, (channels,): each channel's first row in the table.
+
+        Returns:
+            (rows, steps, width).
+        """
+        return self.lookup(tokens + offsets, table).sum(2)
+
+    def causal_mask(self, positions: Tensor, cache: int, groups: int) -> Tensor:
+        """The mask of :class:`Step` for queries at ``positions``, (rows, steps), in a cache."""
+        future = torch.arange(cache, device=positions.device) > positions.unsqueeze(-1)
+        mask = torch.zeros_like(future, dtype=torch.float32).masked_fill(future, float("-inf"))
+        rows, steps = positions.shape
+        return mask.unsqueeze(2).expand(-1, -1, groups, -1).reshape(rows, 1, steps * groups, cache)
+
+    def padding_mask(self, lengths: Tensor, positions: int) -> Tensor:
+        """float32, (rows, 1, 1, positions): 0 at each row's first ``lengths``, -inf after them."""
+        padding = torch.arange(positions, device=lengths.device) >= lengths[:, None, None, None]
+        return torch.zeros_like(padding, dtype=torch.float32).masked_fill(padding, float("-inf"))
+
+    def write(self, past: Tensor, new: Tensor, step: Step) -> Tensor:
+        """A cache, (rows, kv_heads, cache, head_dim), with new steps at their positions.
+
+        Args:
+            past: The cache so far.
+            new: (rows, kv_heads, steps, head_dim), of any dtype.
+            step: Where each row stands.
+        """
+        index = step.positions[:, None, :, None].expand(-1, new.shape[1], -1, new.shape[3])
+        return past.scatter(2, index, new.to(past.dtype))
+
     def rms_norm(self, x: Tensor, weight: Tensor, eps: float) -> Tensor:
         """RMSNorm over the last axis, in float32, returned in the dtype of ``x``."""
         return functional.rms_norm(x.float(), x.shape[-1:], weight.float(), eps).to(x.dtype)
 
+    def rope(self, positions: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
+        """What :meth:`rotate` needs of the tables: here, their rows at the positions.
+
+        Args:
+            positions: (rows, steps), as :meth:`as_index` gives them.
+            cos: float32, (positions, head_dim / 2), as from :func:`rope_tables`.
+            sin: The same for the sines.
+        """
+        return self.lookup(positions, cos), self.lookup(positions, sin)
+
     def rotate(
-        self, x: Tensor, positions: Tensor, cos: Tensor, sin: Tensor, num_heads: int
+        self,
+        x: Tensor,
+        positions: Tensor,  # noqa: ARG002 - the exporter's kernels need them
+        cos: Tensor,
+        sin: Tensor,
+        num_heads: int,
     ) -> Tensor:
         """Half-split RoPE, in float32, of x (rows, steps, heads * head_dim).
 
         Args:
             x: Queries or keys.
-            positions: int64, (rows, steps).
-            cos: float32, (positions, head_dim / 2), as from :func:`rope_tables`.
+            positions: (rows, steps), as :meth:`as_index` gives them.
+            cos: From :meth:`rope`, at these positions.
             sin: The same for the sines.
             num_heads: Heads in ``x``.
         """
         first, second = x.float().unflatten(-1, (num_heads, 2, -1)).unbind(-2)
-        c, s = cos[positions].unsqueeze(2), sin[positions].unsqueeze(2)
+        c, s = cos.unsqueeze(2), sin.unsqueeze(2)
         rotated = torch.cat([first * c - second * s, second * c + first * s], dim=-1)
         return rotated.flatten(-2).to(x.dtype)
 
@@ -100,8 +152,8 @@ class Kernels:
             (rows, steps, heads * head_dim).
         """
         scores = (split_heads(query, key.shape[1]) @ key.transpose(-1, -2)).float()
-        padding = torch.arange(key.shape[2], device=key.device) >= lengths[:, None, None, None]
-        weights = scores.masked_fill(padding, float("-inf")).softmax(-1).to(query.dtype)
+        mask = self.padding_mask(lengths, key.shape[2])
+        weights = (scores + mask).softmax(-1).to(query.dtype)
         return (weights @ value).transpose(1, 2).flatten(-2)
 
     def guided_attention(
@@ -117,7 +169,7 @@ class Kernels:
             key: (texts, heads, positions, head_dim), of the first ``texts`` rows.
             value: The same.
             lengths: int32, (texts,): how many positions of each are real.
-            unconditional: (heads * head_dim,): the value of the other rows.
+            unconditional: (1, heads * head_dim): the value of the other rows.
 
         Returns:
             (rows, steps, heads * head_dim).
@@ -158,9 +210,8 @@ class Kernels:
         query, key, value = qkv.split(widths, dim=-1)
         query = self.rotate(query, step.positions, *step.rope, num_heads)
         key = self.rotate(key, step.positions, *step.rope, num_kv_heads)
-        index = step.positions[:, None, :, None].expand(-1, num_kv_heads, -1, head_dim)
-        keys = past_key.scatter(2, index, split_heads(key, num_kv_heads).to(past_key.dtype))
-        values = past_value.scatter(2, index, split_heads(value, num_kv_heads).to(past_value.dtype))
+        keys = self.write(past_key, split_heads(key, num_kv_heads), step)
+        values = self.write(past_value, split_heads(value, num_kv_heads), step)
         # The heads that share keys go through one product, so that each key is read once.
         query = query.view(rows, steps, num_kv_heads, groups, head_dim).transpose(1, 2)
         query = query.reshape(rows, num_kv_heads, steps * groups, head_dim)
@@ -173,3 +224,26 @@ class Kernels:
         """silu(gate) * up of (..., 2 * width), gate first: (..., width)."""
         width = gate_up.shape[-1] // 2
         return functional.silu(gate_up[..., :width]) * gate_up[..., width:]
+
+    def nearest(self, queries: Tensor, codebook: Tensor) -> Tensor:
+        """The codes whose vectors point most nearly the way of the queries.
+
+        Args:
+            queries: (batch, frames, width).
+            codebook: (codes, width).
+
+        Returns:
+            (batch, frames), as :meth:`as_index` gives them; the lower code wins a tie.
+        """
+        units = functional.normalize(queries, dim=-1), functional.normalize(codebook, dim=-1)
+        return squared_distance(*units).argmin(-1)
+
+
+def squared_distance(queries: Tensor, codes: Tensor) -> Tensor:
+    """Of unit vectors: (batch, frames, width) and (codes, width) to (batch, frames, codes).
+
+    As in both originals it is written out: with the bare cosine, rounding would pick another code
+    now and then.
+    """
+    distance = (queries * queries).sum(-1, keepdim=True) - 2 * queries @ codes.t()
+    return distance + (codes * codes).sum(-1)

@@ -14,7 +14,7 @@ from dia_ort import cli_batch, cli_models, cli_plan, cli_serve, cli_voice
 from dia_ort._version import __version__
 from dia_ort.cli_input import read_script, read_voice
 from dia_ort.cli_narrate import Subtitles, find_reading
-from dia_ort.cli_options import Json, Provider, Quiet, Speakers, Threads
+from dia_ort.cli_options import Json, Provider, ProviderOptions, Quiet, Speakers, Threads
 from dia_ort.cli_output import AudioFormat, find_target
 from dia_ort.cli_plan import parse_speakers
 from dia_ort.cli_speak import Job
@@ -22,6 +22,7 @@ from dia_ort.cli_speak import speak as run_job
 from dia_ort.cli_terminal import Terminal
 from dia_ort.config import GenerationConfig
 from dia_ort.errors import DiaError, InvalidAudioError, InvalidConfigError, InvalidTextError
+from dia_ort.providers import parse_provider_options
 from dia_ort.script import parse_script
 
 _DEFAULTS = GenerationConfig()
@@ -147,6 +148,7 @@ def speak(
         ),
     ] = None,
     provider: Provider = "auto",
+    provider_option: ProviderOptions = None,
     threads: Threads = None,
     voice: Annotated[
         str | None,
@@ -247,6 +249,7 @@ def speak(
         target=find_target(output, audio_format, stream=stream),
         model=model,
         provider=provider,
+        provider_options=parse_provider_options(provider_option or ()),
         threads=threads,
     )
     raise typer.Exit(run_job(job, Terminal(quiet=quiet)))

@@ -12,12 +12,13 @@ from dia_ort.batch import Batch, Failure, Line, Spoken, read_lines
 from dia_ort.cli_input import read_bytes
 from dia_ort.cli_models import broken_models
 from dia_ort.cli_narrate import AT_ONCE
-from dia_ort.cli_options import Provider, Quiet, Threads
+from dia_ort.cli_options import Provider, ProviderOptions, Quiet, Threads
 from dia_ort.cli_output import AudioFormat
 from dia_ort.cli_terminal import Terminal
 from dia_ort.dia import Dia
 from dia_ort.engine import Engine
 from dia_ort.errors import DiaError
+from dia_ort.providers import parse_provider_options
 
 LINES = """\b
 Each line has "text", and may have
@@ -60,6 +61,7 @@ def batch(
         typer.Option(metavar="NAME_OR_DIR", help="As in `dia-ort speak`."),
     ] = None,
     provider: Provider = "auto",
+    provider_option: ProviderOptions = None,
     threads: Threads = None,
     quiet: Quiet = False,
 ) -> None:
@@ -70,12 +72,13 @@ def batch(
     alone; the exit code is 1 then.
     """
     terminal = Terminal(quiet=quiet)
+    options = parse_provider_options(provider_option or ())
     entries = list(read_lines(read_bytes(file), audio_format))
     for message in broken_models() if model is None else ():
         terminal.warn(message)
     tally = _Tally(len(entries), terminal)
     with terminal.progress():
-        dia = Dia.load(model, provider=provider, threads=threads)
+        dia = Dia.load(model, provider=provider, provider_options=options, threads=threads)
         try:
             _run(dia, out_dir, voice, entries, tally)
         except KeyboardInterrupt:

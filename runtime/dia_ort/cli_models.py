@@ -72,6 +72,7 @@ def describe(model: str | None, *, as_json: bool) -> str:
         *[(name, head[name]) for name in ("name", "folder", "dtype")],
         ("size", show_size(head["size"])),
         ("quantized", _quantized(manifest)),
+        ("attention", manifest.attention),
         ("an utterance takes", _slot(manifest)),
         *[(f"{part} from", _origin(source)) for part, source in manifest.sources.items()],
         ("made with", ", ".join(f"{tool} {number}" for tool, number in manifest.tools.items())),

@@ -5,7 +5,18 @@ from typing import Annotated
 import typer
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Provider = Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda or coreml.")]
+Provider = Annotated[
+    str,
+    typer.Option(metavar="NAME", help="auto, cpu, cuda, coreml, or another of onnxruntime's."),
+]
+ProviderOptions = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--provider-option",
+        metavar="KEY=VALUE",
+        help="For the provider, as onnxruntime names it; repeat it for more.",
+    ),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print only warnings and errors.")]
 Speakers = Annotated[
     list[str] | None,

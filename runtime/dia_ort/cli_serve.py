@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from dia_ort.cli_models import broken_models
-from dia_ort.cli_options import Provider, Threads
+from dia_ort.cli_options import Provider, ProviderOptions, Threads
 from dia_ort.dia import Dia
 from dia_ort.errors import MissingExtraError
 from dia_ort.serve.config_file import KEYS, read_config, read_keys, to_toml
@@ -61,6 +61,7 @@ def serve(
         str | None, typer.Option(metavar="NAME_OR_DIR", help="As in `dia-ort speak`.")
     ] = _DEFAULTS.model,
     provider: Provider = _DEFAULTS.provider,
+    provider_option: ProviderOptions = None,
     threads: Threads = _DEFAULTS.threads,
     host: Annotated[
         str,
@@ -157,6 +158,7 @@ def serve(
     settings = ServerSettings(
         model=model,
         provider=provider,
+        provider_option=tuple(provider_option or ()),
         threads=threads,
         host=host,
         port=port,
@@ -218,7 +220,12 @@ def _start(settings: ServerSettings) -> None:
     for message in broken_models() if settings.model is None else ():
         logger.warning("%s", message)
     start = time.perf_counter()
-    dia = Dia.load(settings.model, provider=settings.provider, threads=settings.threads)
+    dia = Dia.load(
+        settings.model,
+        provider=settings.provider,
+        provider_options=settings.provider_options,
+        threads=settings.threads,
+    )
     logger.info(
         "loaded the model",
         extra={

@@ -45,6 +45,7 @@ class Job:
     target: Target
     model: str | None
     provider: str
+    provider_options: dict[str, str]
     threads: int | None
 
 
@@ -76,7 +77,12 @@ def speak(job: Job, terminal: Terminal) -> int:
     for message in broken_models() if job.model is None else ():
         terminal.warn(message)
     with terminal.progress():
-        dia = Dia.load(job.model, provider=job.provider, threads=job.threads)
+        dia = Dia.load(
+            job.model,
+            provider=job.provider,
+            provider_options=job.provider_options,
+            threads=job.threads,
+        )
         if dia.artifact.folder == Path(__file__).parent / DEMO:
             terminal.note(_DEMO_NOTE)
         if job.reading:

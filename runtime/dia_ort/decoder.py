@@ -9,17 +9,19 @@ around them::
 
 The slots in use are always the first ones. Each call then runs on the middle of every buffer, at a
 fixed distance between rows, and nothing is copied per step: the graph writes its cache in place.
+
+Where steps are captured as CUDA graphs, one is recorded for each number of slots and length of the
+text axis, and replayed: so all addresses are fixed, and what the kernels are told of the longest
+row is the most that there can be.
 """
 
-import contextlib
-import math
-import mmap
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dia_ort.buffers import Buffer, HostBuffer, Shape, Value, open_buffers
 from dia_ort.graphs import ModelSpec, cache_names
 from dia_ort.providers import Provider, onnxruntime
 
@@ -28,13 +30,9 @@ ROWS = 2
 TEXT_BLOCK = 32
 """The text axis has a multiple of this: kernels round a rest of other lengths differently."""
 
+_NO_GRAPH = -1
+"""onnxruntime's number for a run that is not captured."""
 _ITEM_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2, "int8": 1}
-
-
-# Not shared with forked processes, and given back page by page.
-_PRIVATE: dict[str, int] = (
-    {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_PRIVATE") else {}
-)
 
 
 def slot_bytes(model: ModelSpec, dtype: str, cache_dtype: str, steps: int, text: int) -> int:
@@ -59,7 +57,8 @@ def _padded(text: int) -> int:
 class DecoderBatch:
     """The state of the decoder for a number of slots.
 
-    Its buffers are reserved at their largest size, and take memory as they are written to.
+    Its buffers are reserved at their largest size. On the CPU they take memory as they are written
+    to; a device gives all of it at once.
 
     Args:
         session: Of the decoder graph.
@@ -70,6 +69,9 @@ class DecoderBatch:
         slots: The most utterances at once.
         unconditional: The text encoder's outputs for a text of one zero, in graph order,
             (1, heads, 1, head_dim) each.
+
+    Raises:
+        ProviderError: The device has not so much memory.
     """
 
     def __init__(
@@ -81,43 +83,45 @@ class DecoderBatch:
         cache_dtype: str,
         *,
         slots: int,
-        unconditional: Sequence[NDArray[Any]],
+        unconditional: Sequence[Value],
     ) -> None:
         self.slots = slots
         self._session = session
         self._model = model
 
-        def buffer(dtype: str, *shape: int) -> _Buffer:
-            return _Buffer(shape, dtype, provider.device)
-
+        make = open_buffers(provider)
         layers, heads, width = model.num_layers, model.cross_num_heads, model.cross_head_dim
         rows = ROWS * slots
         self._cross_names = cache_names(layers, "cross_key", "cross_value")
         self._cache_names = cache_names(layers, "key", "value")
         # The conditional half alone has a text; its rows end where the unconditional ones begin.
         text = (slots, heads, _padded(model.max_text), width)
-        self._cross = [buffer(dtype, *text) for _ in self._cross_names]
+        self._cross: list[Buffer] = [make(text, dtype) for _ in self._cross_names]
         self._text_axis = TEXT_BLOCK
-        self._text_lengths = _Buffer((slots,), "int32", "cpu")
-        self._uncond = [buffer(dtype, 1, heads, 1, width) for _ in self._cross_names]
+        self._text_lengths = make((slots,), "int32", staged=True)
+        self._uncond: list[Buffer] = [make((1, heads, 1, width), dtype) for _ in self._cross_names]
         for constant, value in zip(self._uncond, unconditional, strict=True):
-            constant.write(value)
-        self._uncond_value = buffer(dtype, layers, heads * width)
-        self._uncond_value.write(np.stack([v.flatten() for v in unconditional[1::2]]))
+            constant.put(0, value)
+        self._uncond_value = make((layers, heads * width), dtype)
+        for layer, value in enumerate(unconditional[1::2]):
+            self._uncond_value.put(layer, value, (layers, heads, 1, width))
         cache = (rows, model.num_kv_heads, model.max_steps, model.head_dim)
-        self._cache = [buffer(cache_dtype, *cache) for _ in self._cache_names]
+        self._cache: list[Buffer] = [make(cache, cache_dtype) for _ in self._cache_names]
 
         channels, vocab = model.num_channels, model.vocab_size
-        self._tokens = _Buffer((rows, 1, channels), "int64", "cpu")
-        self._last = _Buffer((rows,), "int32", "cpu")
-        self._total = _Buffer((1,), "int32", "cpu")
-        self._logits = _Buffer((rows, 1, channels, vocab), "float32", "cpu")
+        self._tokens = make((rows, 1, channels), "int64", staged=True)
+        self._last = make((rows,), "int32", staged=True)
+        self._total = HostBuffer((1,), "int32")  # kernels want it on the CPU
+        self._total.host[0] = model.max_steps
+        self._logits = make((rows, 1, channels, vocab), "float32", staged=True)
         self._paired = np.empty((slots, ROWS, channels, vocab), np.float32)
         self._steps = [0] * slots  # in each slot's cache
         self._binding = session.io_binding()
         self._bound: tuple[int, int] | None = None
+        self._captures = provider.captures
+        self._graphs: dict[tuple[int, int], int] = {}  # captured, by what is bound
 
-    def set_text(self, slot: int, cross: Sequence[NDArray[Any]], length: int) -> None:
+    def set_text(self, slot: int, cross: Sequence[Value], length: int) -> None:
         """Give a slot its script.
 
         Args:
@@ -126,11 +130,10 @@ class DecoderBatch:
             length: Text positions.
         """
         row = self.slots - 1 - slot
-        self._lengths[row] = length
+        self._set_length(row, length)
         self._fit_text()
         for buffer, value in zip(self._cross, cross, strict=True):
-            with buffer.edit(self._text_shape(self.slots)) as host:
-                host[row, :, : value.shape[2]] = value[0]
+            buffer.put(row, value, self._text_shape(self.slots))
 
     def prefill(self, slot: int, tokens: NDArray[np.int64], start: int) -> None:
         """Fill a slot's cache with steps that are known.
@@ -165,14 +168,18 @@ class DecoderBatch:
         """
         count = len(tokens)
         first, middle, stop = self.slots - count, self.slots, self.slots + count
-        for host, values in ((self._tokens.host, tokens[:, None]), (self._last.host, positions)):
-            host[first:middle] = values[::-1]
-            host[middle:stop] = values
+        for buffer, values in ((self._tokens, tokens[:, None]), (self._last, positions)):
+            buffer.host[first:middle] = values[::-1]
+            buffer.host[middle:stop] = values
+            buffer.upload()
         self._steps[:count] = (positions + 1).tolist()
-        self._total.host[0] = max(self._steps[:count])
-        if self._bound != (count, self._text_axis):
+        if not self._captures:
+            self._total.host[0] = max(self._steps[:count])
+        shape = count, self._text_axis
+        if self._bound != shape:
             self._bind(count)
-        self._session.run_with_iobinding(self._binding)
+        self._run(self._binding, self._graphs.setdefault(shape, len(self._graphs)))
+        self._logits.download(first, ROWS * count)
         logits, paired = self._logits.host, self._paired[:count]
         paired[:, 0] = logits[first:middle][::-1, 0]
         paired[:, 1] = logits[middle:stop, 0]
@@ -182,20 +189,19 @@ class DecoderBatch:
         """Put the utterance of one slot into another, and release its own."""
         row, to = self.slots - 1 - source, self.slots - 1 - target
         steps = self._steps[target] = self._steps[source]
-        length = self._lengths[to] = self._lengths[row]
+        length = int(self._lengths[row])
+        self._set_length(to, length)
         for buffer in self._cross:
-            with buffer.edit(self._text_shape(self.slots)) as host:
-                host[to, :, :length] = host[row, :, :length]
+            buffer.move(row, to, length, self._text_shape(self.slots))
         for buffer in self._cache:
-            with buffer.edit() as host:
-                host[to, :, :steps] = host[row, :, :steps]
-                host[self.slots + target, :, :steps] = host[self.slots + source, :, :steps]
+            buffer.move(row, to, steps)
+            buffer.move(self.slots + source, self.slots + target, steps)
         self.release(source)
 
     def release(self, slot: int) -> None:
         """Forget a slot's utterance, and give its memory back."""
         row = self.slots - 1 - slot
-        self._lengths[row] = 0
+        self._set_length(row, 0)
         for buffer in self._cross:
             buffer.forget(row, self._text_shape(self.slots))
         for buffer in self._cache:
@@ -206,7 +212,11 @@ class DecoderBatch:
     def _lengths(self) -> NDArray[np.int32]:
         return self._text_lengths.host
 
-    def _text_shape(self, rows: int) -> tuple[int, ...]:
+    def _set_length(self, row: int, length: int) -> None:
+        self._lengths[row] = length
+        self._text_lengths.upload()
+
+    def _text_shape(self, rows: int) -> Shape:
         model = self._model
         return (rows, model.cross_num_heads, self._text_axis, model.cross_head_dim)
 
@@ -215,15 +225,10 @@ class DecoderBatch:
         axis = _padded(int(self._lengths.max()))
         if axis == self._text_axis:
             return
-        before, kept = self._text_shape(self.slots), min(axis, self._text_axis)
-        self._text_axis = axis
-        rows = np.flatnonzero(self._lengths)
+        before, self._text_axis = self._text_shape(self.slots), axis
+        rows = np.flatnonzero(self._lengths).tolist()
         for buffer in self._cross:
-            with buffer.edit(before) as host:
-                texts = host[rows, :, :kept]  # a copy
-            buffer.forget()  # the memory of the rows as they lay before
-            with buffer.edit(self._text_shape(self.slots)) as host:
-                host[rows, :, :kept] = texts
+            buffer.reshape(rows, before, self._text_shape(self.slots))
 
     def _bind(self, count: int) -> None:
         """Bind the rows of the first slots, which stay where they are until the text axis moves."""
@@ -243,8 +248,8 @@ class DecoderBatch:
         row: int,
         tokens: NDArray[np.int64],
         start: int,
-        cross: Sequence[tuple["_Buffer", int]],
-        text_shape: tuple[int, ...],
+        cross: Sequence[tuple[Buffer, int]],
+        text_shape: Shape,
         text_length: NDArray[np.int32],
     ) -> None:
         binding = self._session.io_binding()
@@ -258,11 +263,9 @@ class DecoderBatch:
         self._bind_cache(binding, row, 1)
         pointer = logits.ctypes.data
         binding.bind_output("logits", "cpu", 0, np.float32, logits.shape, pointer)
-        self._session.run_with_iobinding(binding)
+        self._run(binding, _NO_GRAPH)
 
-    def _bind_layers(
-        self, binding: Any, cross: Sequence[tuple["_Buffer", int]], shape: tuple[int, ...]
-    ) -> None:
+    def _bind_layers(self, binding: Any, cross: Sequence[tuple[Buffer, int]], shape: Shape) -> None:
         self._uncond_value.bind(binding.bind_input, "uncond_value", 0, self._model.num_layers)
         for name, (buffer, row) in zip(self._cross_names, cross, strict=True):
             buffer.bind(binding.bind_input, name, row, shape[0], shape)
@@ -272,63 +275,11 @@ class DecoderBatch:
             buffer.bind(binding.bind_input, f"past_{name}", row, rows)
             buffer.bind(binding.bind_output, f"present_{name}", row, rows)
 
-
-class _Buffer:
-    """A tensor on the provider's device, or as much of it as a smaller shape needs.
-
-    Attributes:
-        host: On the CPU, the tensor itself, which takes memory page by page, as it is written to.
-    """
-
-    def __init__(self, shape: tuple[int, ...], dtype: str, device: str) -> None:
-        self._shape = shape
-        self._device = device
-        # NumPy has no bfloat16; 16 is onnx's number of it.
-        self._type: Any = 16 if dtype == "bfloat16" else np.dtype(dtype)
-        host_type = np.dtype("float16" if dtype == "bfloat16" else dtype)
-        self._itemsize = host_type.itemsize
-        if device == "cpu":
-            self._memory = mmap.mmap(-1, math.prod(shape) * self._itemsize, **_PRIVATE)
-            if hasattr(mmap, "MADV_NOHUGEPAGE"):  # or the first step would take 2 MB for each head
-                self._memory.madvise(mmap.MADV_NOHUGEPAGE)
-            self.host = np.frombuffer(self._memory, host_type).reshape(shape)
-            self._pointer = self.host.ctypes.data
-        else:
-            zeros = np.zeros(shape, host_type)
-            self._value = onnxruntime().OrtValue.ortvalue_from_numpy(zeros, device)
-            self._pointer = self._value.data_ptr()
-
-    def bind(
-        self, bind: Any, name: str, row: int, rows: int, shape: tuple[int, ...] | None = None
-    ) -> None:
-        """Bind some rows to a graph's input or output."""
-        axes = (shape or self._shape)[1:]
-        pointer = self._pointer + row * math.prod(axes) * self._itemsize
-        bind(name, self._device, 0, self._type, (rows, *axes), pointer)
-
-    def forget(self, row: int | None = None, shape: tuple[int, ...] | None = None) -> None:
-        """Give back the memory of a row, or all, where the system can; its values are lost."""
-        if self._device != "cpu" or not hasattr(mmap, "MADV_DONTNEED"):
+    def _run(self, binding: Any, graph: int) -> None:
+        """Run what is bound; where steps are captured, as the graph of this number."""
+        if not self._captures:
+            self._session.run_with_iobinding(binding)
             return
-        if row is None:
-            self._memory.madvise(mmap.MADV_DONTNEED)
-            return
-        size = math.prod((shape or self._shape)[1:]) * self._itemsize
-        start = -(-row * size // mmap.PAGESIZE) * mmap.PAGESIZE
-        stop = (row + 1) * size // mmap.PAGESIZE * mmap.PAGESIZE
-        if start < stop:
-            self._memory.madvise(mmap.MADV_DONTNEED, start, stop - start)
-
-    @contextlib.contextmanager
-    def edit(self, shape: tuple[int, ...] | None = None) -> Iterator[NDArray[Any]]:
-        """The tensor, to be read and changed."""
-        shape = shape or self._shape
-        whole = self.host if self._device == "cpu" else self._value.numpy()
-        yield whole.reshape(-1)[: math.prod(shape)].reshape(shape)
-        if self._device != "cpu":
-            self._value.update_inplace(whole)
-
-    def write(self, values: NDArray[Any]) -> None:
-        """Give the whole tensor its values."""
-        with self.edit(values.shape) as host:
-            host[:] = values
+        options = onnxruntime().RunOptions()
+        options.add_run_config_entry("gpu_graph_id", str(graph))
+        self._session.run_with_iobinding(binding, options)

@@ -4,7 +4,7 @@ import logging
 import os
 import warnings
 from collections import deque
-from collections.abc import AsyncGenerator, Generator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any, Self
 
@@ -13,14 +13,16 @@ from numpy.typing import NDArray
 
 from dia_ort.artifacts import Artifact, find_artifact
 from dia_ort.audio import Audio, AudioChunk, prepare_audio
+from dia_ort.buffers import Value
 from dia_ort.codec import CHUNK_FRAMES, check_codes, decode_codes, encode_samples
 from dia_ort.config import GenerationConfig
 from dia_ort.decoder import DecoderBatch, slot_bytes
-from dia_ort.errors import InvalidAudioError, InvalidConfigError, ProviderError
+from dia_ort.errors import InvalidAudioError, InvalidConfigError
 from dia_ort.generation import Utterance
-from dia_ort.graphs import DAC_DECODER, DAC_ENCODER, DECODER, ENCODER
+from dia_ort.graphs import DAC_DECODER, DAC_ENCODER, DECODER, ENCODER, GraphName
 from dia_ort.manifest import GraphInfo, Manifest
-from dia_ort.providers import Provider, open_session, resolve_provider
+from dia_ort.placement import choose_file, open_codec, open_graph
+from dia_ort.providers import Provider, resolve_provider
 from dia_ort.scheduler import Request, Scheduler
 from dia_ort.streams import Generation
 from dia_ort.text import encode_text, has_speaker_tag
@@ -43,11 +45,11 @@ class Dia:
         self._threads = threads
         self._decoder_info = self._choose(DECODER)
         encoder = self._open_encoder()
-        self._unconditional = _encode(encoder, np.zeros(1, np.int64))
+        self._unconditional = _encode(encoder, np.zeros(1, np.int64), provider.device)
         # On the CPU it takes 0.4 GB, and 0.06 s to open it again for the next script.
         self._encoder = None if provider.device == "cpu" else encoder
         self._decoder = self._open(self._decoder_info)
-        self._dac_decoder = self._open(self._choose(DAC_DECODER))
+        self._decode = open_codec(artifact, DAC_DECODER, provider, threads)
         self._idle_decoder: deque[DecoderBatch] = deque(maxlen=1)  # kept from call to call
 
     @classmethod
@@ -56,6 +58,7 @@ class Dia:
         model: str | os.PathLike[str] | None = None,
         *,
         provider: str = "auto",
+        provider_options: Mapping[str, str] | None = None,
         threads: int | None = None,
         revision: str | None = None,
     ) -> Self:
@@ -64,8 +67,10 @@ class Dia:
         Args:
             model: A folder, the name of an exported model, ``"demo"``, or a hub id; None takes
                 the newest exported model, and the demo where there is none.
-            provider: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"coreml"``. What is asked for by name
-                is taken or refused; ``auto`` takes CUDA if onnxruntime has it, else the CPU.
+            provider: ``"auto"``, ``"cpu"``, ``"cuda"``, ``"coreml"``, or onnxruntime's name of any
+                other that it has, as ``"openvino"``. What is asked for by name is taken or refused;
+                ``auto`` takes CUDA if onnxruntime has it, else the CPU.
+            provider_options: For the provider, as onnxruntime names them, over dia-ort's own.
             threads: CPU threads for one operator; None: all physical cores.
             revision: Of a hub id.
 
@@ -73,9 +78,9 @@ class Dia:
             ArtifactNotFoundError: There is no such model.
             ArtifactError: Its files are not what its manifest says.
             ProviderError: The provider (or onnxruntime) is not to be had here.
-            InvalidConfigError: There is no provider of that name.
+            InvalidConfigError: There is no provider of that name, or it takes no options.
         """
-        chosen = resolve_provider(provider)
+        chosen = resolve_provider(provider, provider_options)
         if threads is not None and threads < 1:
             raise InvalidConfigError(f"threads is {threads}: give 1 or more, or None.")
         return cls(find_artifact(model, revision), chosen, threads)
@@ -231,11 +236,7 @@ class Dia:
         """
         codec = self.manifest.codec
 
-        def run(window: NDArray[np.int64]) -> NDArray[np.float32]:
-            samples: NDArray[np.float32] = self._dac_decoder.run(None, {"codes": window})[0]
-            return samples
-
-        return decode_codes(run, check_codes(codes, codec), codec)
+        return decode_codes(self._decode, check_codes(codes, codec), codec)
 
     def encode_audio(self, samples: NDArray[Any], sample_rate: int) -> NDArray[np.int64]:
         """Samples to codes, (frames, channels), for a :class:`Voice`.
@@ -257,15 +258,11 @@ class Dia:
                 f"most {limit / codec.sample_rate:.0f} s: cut it to 5 to 10 s of clear speech."
             )
 
-        def run(audio: NDArray[np.float32]) -> NDArray[np.int64]:
-            codes: NDArray[np.int64] = self._dac_encoder.run(None, {"audio": audio})[0]
-            return codes
+        return encode_samples(self._encode, mono, codec)
 
-        return encode_samples(run, mono, codec)
-
-    def encode_text(self, script: NDArray[np.int64]) -> list[NDArray[Any]]:
+    def encode_text(self, script: NDArray[np.int64]) -> list[Value]:
         """A script's tokens, (text,), to what :meth:`DecoderBatch.set_text` takes."""
-        return _encode(self._encoder or self._open_encoder(), script)
+        return _encode(self._encoder or self._open_encoder(), script, self.provider.device)
 
     def open_decoder(self, slots: int) -> DecoderBatch:
         """The decoder's state for so many utterances: for those who step it themselves."""
@@ -342,44 +339,43 @@ class Dia:
     def _audio(self, utterance: Utterance) -> Audio:
         return utterance.audio(self.decode_codes(utterance.codes), self.sample_rate)
 
-    def _choose(self, graph: str) -> GraphInfo:
-        """The file of a graph that this provider is to run."""
-        primary = next(info for info in self.manifest.graphs if info.graph == graph)
-        twin = self.manifest.find(graph, "float32")
-        if primary.compute != "float32" and not self.provider.half_precision and twin:
-            if graph == DECODER:
-                warnings.warn(_slow_on_cpu(self.manifest), stacklevel=4)
-            return twin
-        if primary.compute == "bfloat16":
-            raise ProviderError(
-                "bf16 models run on the CPU provider only so far: take fp16 on this GPU "
-                "(dia-export --dtype fp16)."
-            )
-        return primary
+    def _choose(self, graph: GraphName) -> GraphInfo:
+        """The file of a graph that is run; warns where the provider is not what it was made for."""
+        manifest = self.manifest
+        info = choose_file(manifest, graph, self.provider)
+        if graph == DECODER and info.compute == "float32" and manifest.dtype in {"fp16", "bf16"}:
+            warnings.warn(_slow_in_float32(manifest, self.provider), stacklevel=4)
+        return info
 
     def _open(self, info: GraphInfo, *, prepack: bool = True) -> Any:
-        path, spec = self.artifact.folder / info.file, self.manifest.spec(info)
-        return open_session(path, spec, self.provider, self._threads, prepack=prepack)
+        return open_graph(self.artifact, info, self.provider, self._threads, prepack=prepack)
 
     def _open_encoder(self) -> Any:
         return self._open(self._choose(ENCODER), prepack=False)
 
     @cached_property
-    def _dac_encoder(self) -> Any:
-        """Only voices need it, so it is loaded when the first one is made."""
-        return self._open(self._choose(DAC_ENCODER))
+    def _encode(self) -> Callable[[NDArray[Any]], NDArray[Any]]:
+        """The DAC encoder; only voices need it, so it is loaded when the first one is made."""
+        return open_codec(self.artifact, DAC_ENCODER, self.provider, self._threads)
 
 
-def _encode(encoder: Any, script: NDArray[np.int64]) -> list[NDArray[Any]]:
-    lengths = np.array([len(script)], np.int32)
-    cross: list[NDArray[Any]] = encoder.run(None, {"tokens": script[None], "text_lengths": lengths})
-    return cross
+def _encode(encoder: Any, script: NDArray[np.int64], device: str) -> list[Value]:
+    """The text encoder's outputs in graph order, (1, heads, text, head_dim), on the device."""
+    binding = encoder.io_binding()
+    binding.bind_cpu_input("tokens", np.ascontiguousarray(script[None]))
+    binding.bind_cpu_input("text_lengths", np.array([len(script)], np.int32))
+    for output in encoder.get_outputs():
+        binding.bind_output(output.name, device)
+    encoder.run_with_iobinding(binding)
+    if device == "cpu":
+        return list(binding.copy_outputs_to_cpu())
+    return list(binding.get_outputs())
 
 
-def _slow_on_cpu(manifest: Manifest) -> str:
+def _slow_in_float32(manifest: Manifest, provider: Provider) -> str:
     size = sum(file.size for file in manifest.files.values()) / 1e9
     return (
-        f"this {manifest.dtype} model ({size:.1f} GB) is made for GPUs: the CPU provider widens "
-        "its weights to float32, which is slow and takes twice the memory. Take int8 or int4 here "
-        "(dia-export --dtype int4)."
+        f"this {manifest.dtype} model ({size:.1f} GB) is made for GPUs: the {provider.name} "
+        "provider widens its weights to float32, which is slow and takes twice the memory. Take "
+        "int8 or int4 here (dia-export --dtype int4)."
     )

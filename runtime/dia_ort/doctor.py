@@ -5,6 +5,7 @@ import json
 import os
 import platform
 import shutil
+import subprocess
 import sys
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -14,11 +15,20 @@ from typing import Any
 from dia_ort._version import __version__
 from dia_ort.artifacts import DEMO, check_sizes, find_artifact, list_artifacts, models_folder
 from dia_ort.cli_models import align, broken_models, show_size, summary
-from dia_ort.errors import ArtifactError, DiaError
-from dia_ort.graphs import ENCODER
+from dia_ort.cuda import find_problem
+from dia_ort.errors import ArtifactError, ArtifactNotFoundError, DiaError
+from dia_ort.graphs import DAC_DECODER, DECODER
 from dia_ort.memory import machine_memory
-from dia_ort.providers import available_providers, open_session, resolve_provider
+from dia_ort.placement import choose_file
+from dia_ort.providers import (
+    TESTED,
+    available_providers,
+    onnxruntime,
+    open_session,
+    resolve_provider,
+)
 
+_MEANWHILE = "Meanwhile, --provider cpu speaks."
 _PACKAGES = ("numpy", "soundfile", "soxr", "onnxruntime", "onnxruntime-gpu")
 
 
@@ -43,7 +53,8 @@ class Diagnosis:
         memory: Of the machine, in bytes; None where the system does not tell.
         packages: Versions by distribution; None: not installed.
         libsndfile: Its version; None: it does not load.
-        providers: Those of dia-ort's that onnxruntime was built with.
+        gpus: NVIDIA's, with memory and driver.
+        providers: Those that onnxruntime was built with.
         auto: The provider that ``auto`` takes.
         models_folder: Where exported models are looked for.
         models: Those that load by name; without a name, the first speaks.
@@ -58,6 +69,7 @@ class Diagnosis:
     memory: int | None
     packages: dict[str, str | None]
     libsndfile: str | None
+    gpus: list[str]
     providers: list[str]
     auto: str | None
     models_folder: str
@@ -85,7 +97,8 @@ class Diagnosis:
             ("CPU", f"{self.cpu}, {self.cores} logical cores, {memory} of memory"),
             ("packages", ", ".join(packages)),
             ("libsndfile", self.libsndfile or "none"),
-            ("providers", ", ".join(self.providers) or "none"),
+            *((("GPU", "; ".join(self.gpus)),) if self.gpus else ()),
+            ("providers", ", ".join(map(_with_state, self.providers)) or "none"),
             ("auto takes", self.auto or "none"),
             ("models in", self.models_folder),
             ("models", ", ".join(models) or "none"),
@@ -116,12 +129,17 @@ def diagnose() -> Diagnosis:
         memory=machine_memory(),
         packages=packages,
         libsndfile=libsndfile,
+        gpus=_gpus(),
         providers=providers,
         auto=auto,
         models_folder=str(models_folder()),
         models=models,
         problems=[*provider_problems, *audio_problems, *model_problems],
     )
+
+
+def _with_state(provider: str) -> str:
+    return provider if provider in TESTED else f"{provider} (untested)"
 
 
 def _version(distribution: str) -> str | None:
@@ -163,23 +181,38 @@ def _check_providers(
 
 def _try_cuda() -> list[Problem]:
     """Start a session on the GPU: that onnxruntime was built for one does not say it runs."""
+    if problem := find_problem(onnxruntime()):
+        return [Problem(f"CUDA does not start: {problem} {_MEANWHILE}")]
     try:
         demo = find_artifact(DEMO)
-    except DiaError:
+        cuda = resolve_provider("cuda")
+        for graph in (DECODER, DAC_DECODER):
+            info = choose_file(demo.manifest, graph, cuda)
+            open_session(demo.folder / info.file, demo.manifest.spec(info), cuda, None)
+    except ArtifactNotFoundError:
         return []  # _check_models says so
-    graph = next(info for info in demo.manifest.graphs if info.graph == ENCODER)
-    path, spec = demo.folder / graph.file, demo.manifest.spec(graph)
-    try:
-        open_session(path, spec, resolve_provider("cuda"), None)
     except DiaError as error:
-        reason = error.__cause__ or "onnxruntime's own message is above"
-        return [
-            Problem(
-                f"CUDA does not start ({reason}): update the NVIDIA driver and pip install "
-                "'dia-ort[gpu]', or speak with --provider cpu."
-            )
-        ]
+        return [Problem(f"CUDA does not start: {error} {_MEANWHILE}")]
     return []
+
+
+def _gpus() -> list[str]:
+    """Name, memory and driver of each NVIDIA GPU, as nvidia-smi tells them."""
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return []
+    query = "--query-gpu=name,memory.total,driver_version"
+    try:
+        done = subprocess.run(  # noqa: S603 - a fixed command
+            [program, query, "--format=csv,noheader"],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=20,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return ["nvidia-smi does not tell"]
+    return done.stdout.splitlines()
 
 
 def _check_audio() -> tuple[str | None, list[Problem]]:

@@ -31,6 +31,7 @@ FORMAT: Final = "dia-ort"
 VERSION = 1
 
 Compute = Literal["float32", "float16", "bfloat16"]
+Attention = Literal["fused", "standard"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,6 +103,9 @@ class Manifest:
         sources: Where the model and the codec came from.
         tools: Versions of what made the artifact.
         verification: The gate's figures, by graph; empty when it was skipped.
+        attention: As ``dia-export --attention`` was given: ``"fused"``: onnxruntime's own operators
+            in the text encoder and the decoder; ``"standard"``: none but ONNX's standard ones.
+            Older manifests lack it, and are fused.
     """
 
     format: Literal["dia-ort"]
@@ -116,6 +120,7 @@ class Manifest:
     sources: dict[str, Source]
     tools: dict[str, str]
     verification: dict[str, dict[str, float]]
+    attention: Attention = "fused"
 
     @property
     def codec_id(self) -> str:
@@ -255,15 +260,16 @@ def _parse(kind: Any, value: Any, where: str, key: str) -> Any:
 def _parse_object(kind: Any, value: Any, where: str, key: str) -> Any:
     if not isinstance(value, Mapping):
         raise _wrong(where, key, "an object", value)
-    fields = {field.name for field in dataclasses.fields(kind)}
-    missing, unknown = sorted(fields - value.keys()), sorted(value.keys() - fields)
+    fields = {field.name: field.default for field in dataclasses.fields(kind)}
+    needed = {name for name, default in fields.items() if default is dataclasses.MISSING}
+    missing, unknown = sorted(needed - value.keys()), sorted(value.keys() - fields.keys())
     if missing or unknown:
         problems = [f"lacks {_join(key, name)}" for name in missing]
         problems += [f"has an unknown {_join(key, name)}" for name in unknown]
         raise ArtifactError(f"{where} {', '.join(problems)}; export the model again.")
     hints = typing.get_type_hints(kind)
     return kind(
-        **{name: _parse(hints[name], value[name], where, _join(key, name)) for name in fields}
+        **{name: _parse(hints[name], value[name], where, _join(key, name)) for name in value}
     )
 
 

@@ -3,28 +3,50 @@
 import importlib
 import logging
 import os
-from dataclasses import dataclass
+import warnings
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from dia_ort.cuda import find_problem, preload_libraries
 from dia_ort.errors import ArtifactError, InvalidConfigError, ProviderError
 from dia_ort.graphs import GraphSpec, TensorSpec
 
 logger = logging.getLogger(__name__)
 
-PROVIDERS = {
-    "cpu": "CPUExecutionProvider",
-    "cuda": "CUDAExecutionProvider",
-    "coreml": "CoreMLExecutionProvider",
-}
+CPU = "CPUExecutionProvider"
 
+_SUFFIX = "ExecutionProvider"
 _REMEDIES = {
     "cpu": "pip install 'dia-ort[cpu]'",
     "cuda": "pip uninstall onnxruntime, then pip install 'dia-ort[gpu]', with an NVIDIA driver",
     "coreml": "pip install 'dia-ort[cpu]' on macOS",
+}
+_OTHERS = "install the onnxruntime that has it, in place of this one"
+
+TESTED = ("cpu",)
+"""Providers that dia-ort has been run on. Any other that is here is taken with a warning."""
+_NO_DEVICE = "AzureExecutionProvider"  # it asks a server
+
+_OPTIONS = {
+    # Convolutions stay in float32, and searching for the fastest takes seconds for every length.
+    "cuda": {
+        "use_tf32": "0",
+        "cudnn_conv_algo_search": "HEURISTIC",
+        "arena_extend_strategy": "kSameAsRequested",
+    },
+}
+_CAPTURE = "enable_cuda_graph"
+
+# What onnxruntime leaves on the CPU on purpose: arithmetic with shapes.
+_SHAPE_OPERATORS = {
+    *("Add", "Cast", "Concat", "Div", "Gather", "Mul", "Range"),
+    *("Reshape", "Shape", "Slice", "Squeeze", "Sub", "Unsqueeze"),
 }
 
 TENSOR_TYPES = {
@@ -47,17 +69,32 @@ class Provider:
     """An execution provider that is there.
 
     Attributes:
-        name: ``"cpu"``, ``"cuda"`` or ``"coreml"``.
-        device: Where its tensors live, as onnxruntime names it.
+        name: ``"cpu"``, ``"cuda"``, ``"coreml"``, or onnxruntime's name of another one, in lower
+            case and without "ExecutionProvider".
+        device: Where the decoder's buffers live, as onnxruntime names it.
+        options: For onnxruntime, by its names.
     """
 
     name: str
-    device: str
+    device: str = "cpu"
+    options: Mapping[str, str] = field(default_factory=dict)
 
     @property
-    def half_precision(self) -> bool:
-        """Whether it has kernels for graphs that compute in half precision."""
-        return self.name == "cuda"
+    def chain(self) -> list[Any]:
+        """Itself, and the CPU for what it does not take, as sessions want them."""
+        if self.name == "cpu":
+            return [CPU]
+        return [(_full_name(self.name), dict(self.options)), CPU]
+
+    @property
+    def captures(self) -> bool:
+        """Whether a decoder step is recorded as a CUDA graph, and replayed."""
+        return self.options.get(_CAPTURE, "0").lower() in {"1", "true"}
+
+    def without_capture(self) -> "Provider":
+        """The same for graphs whose shapes change from call to call."""
+        options = {name: value for name, value in self.options.items() if name != _CAPTURE}
+        return replace(self, options=options)
 
 
 @cache
@@ -89,30 +126,90 @@ def _dotted(version: tuple[int, ...]) -> str:
 
 
 def available_providers() -> list[str]:
-    """Names of dia-ort's providers that this onnxruntime was built with."""
-    built = onnxruntime().get_available_providers()
-    return [name for name, full in PROVIDERS.items() if full in built]
+    """Names of the providers that this onnxruntime was built with, best known first."""
+    names = [
+        full.removesuffix(_SUFFIX).lower()
+        for full in onnxruntime().get_available_providers()
+        if full != _NO_DEVICE
+    ]
+    known = list(_REMEDIES)
+    return sorted(names, key=lambda name: known.index(name) if name in known else len(known))
 
 
-def resolve_provider(name: str = "auto") -> Provider:
-    """Find a provider; ``"auto"`` takes CUDA where onnxruntime has it, else the CPU.
+def _full_name(name: str) -> str:
+    """Onnxruntime's name of a provider.
+
+    Raises:
+        InvalidConfigError: There is no such provider.
+    """
+    known = {full.removesuffix(_SUFFIX).lower(): full for full in onnxruntime().get_all_providers()}
+    if name not in known:
+        raise InvalidConfigError(
+            f"provider is {name!r}: take auto, or one that is here: "
+            f"{', '.join(available_providers())}."
+        )
+    full: str = known[name]
+    return full
+
+
+def check_provider_name(name: str) -> None:
+    """Refuse a name that :func:`resolve_provider` does not know; it may know it and not have it.
 
     Raises:
         InvalidConfigError: There is no such name.
+        ProviderError: onnxruntime is not installed.
+    """
+    if name != "auto":
+        _full_name(name)
+
+
+def resolve_provider(name: str = "auto", options: Mapping[str, str] | None = None) -> Provider:
+    """Find a provider; ``"auto"`` takes CUDA where onnxruntime has it, else the CPU.
+
+    Args:
+        name: As :class:`Provider` has it, or ``"auto"``.
+        options: Over dia-ort's own for it.
+
+    Raises:
+        InvalidConfigError: There is no such name; or options are given to the CPU, or to no name.
         ProviderError: This onnxruntime does not have that provider.
     """
-    if name not in {"auto", *PROVIDERS}:
-        raise InvalidConfigError(f"provider is {name!r}: take one of auto, {', '.join(PROVIDERS)}.")
+    if options and name in {"auto", "cpu"}:
+        raise InvalidConfigError(
+            f"provider options are given, and the provider is {name}: name the one they are for "
+            "(the CPU's has none)."
+        )
     available = available_providers()
     if name == "auto":
         name = "cuda" if "cuda" in available else "cpu"
         logger.info("provider auto takes %s", name)
+    full = _full_name(name)
     if name not in available:
         raise ProviderError(
             f"the {name} provider is not in this onnxruntime (it has {', '.join(available)}). "
-            f"To get it: {_REMEDIES[name]}."
+            f"To get it: {_REMEDIES.get(name, _OTHERS)}."
         )
-    return Provider(name, "cuda" if name == "cuda" else "cpu")
+    if name not in TESTED:
+        logger.warning("dia-ort has not been run on %s by its makers", full)
+    device = "cuda" if name == "cuda" else "cpu"
+    return Provider(name, device, _OPTIONS.get(name, {}) | dict(options or {}))
+
+
+def parse_provider_options(entries: Iterable[str]) -> dict[str, str]:
+    """Options from texts, ``KEY=VALUE`` each.
+
+    Raises:
+        InvalidConfigError: One is no such text, or a key is there twice.
+    """
+    options: dict[str, str] = {}
+    for entry in entries:
+        key, equals, value = (part.strip() for part in entry.partition("="))
+        if not key or not equals or key in options:
+            raise InvalidConfigError(
+                f"provider_option has {entry!r}: write KEY=VALUE, each key once, as device_id=1"
+            )
+        options[key] = value
+    return options
 
 
 def open_session(
@@ -135,30 +232,71 @@ def open_session(
 
     Raises:
         ArtifactError: The file does not load, or has other inputs or outputs than declared.
-        ProviderError: The provider does not start; there is no quiet fall-back to the CPU.
+        ProviderError: The provider does not start, or takes nothing of the graph; there is no quiet
+            fall-back to the CPU.
     """
     ort, options = onnxruntime(), session_options(threads, prepack=prepack)
-    full = PROVIDERS[provider.name]
+    on_cpu = provider.name == "cpu"
     if provider.name == "cuda":
-        ort.preload_dlls()
+        preload_libraries(ort)
+    if not on_cpu:
+        options.add_session_config_entry(_RECORD_PLACEMENT, "1")
     try:
-        session = ort.InferenceSession(
-            str(path), options, providers=list(dict.fromkeys([full, PROVIDERS["cpu"]]))
-        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a provider that is not there: an error here
+            session = ort.InferenceSession(str(path), options, providers=provider.chain)
     except Exception as error:  # onnxruntime's own classes share no useful base
+        where = "" if on_cpu else f" on the {provider.name} provider"
         raise ArtifactError(
-            f"{path} does not load: {error}. Check the files with `dia-ort verify`, or export the "
-            "model again."
+            f"{path} does not load{where}: {error}. Check the files with `dia-ort verify`, or "
+            "export the model again."
         ) from error
     session.disable_fallback()
-    if full not in session.get_providers():
-        raise ProviderError(
-            f"the {provider.name} provider does not start on this machine; `dia-ort doctor` says "
-            f"what is missing. To get it: {_REMEDIES[provider.name]}."
-        )
+    if not on_cpu:
+        _check_placement(path, session, provider)
     _check_interface(path, "input", session.get_inputs(), spec.inputs)
     _check_interface(path, "output", session.get_outputs(), spec.outputs)
     return session
+
+
+_RECORD_PLACEMENT = "session.record_ep_graph_assignment_info"
+
+
+def node_placement(session: Any) -> dict[str, Counter[str]]:
+    """How many nodes of each operator sit on each provider, by onnxruntime's names.
+
+    Args:
+        session: Of :func:`open_session`, on another provider than the CPU.
+    """
+    placement: dict[str, Counter[str]] = {name: Counter() for name in session.get_providers()}
+    for part in session.get_provider_graph_assignment_info():
+        placement[part.ep_name].update(node.op_type for node in part.get_nodes())
+    return placement
+
+
+def _check_placement(path: Path, session: Any, provider: Provider) -> None:
+    """Refuse a provider that did not start or takes nothing; say what is left to the CPU."""
+    full = _full_name(provider.name)
+    if full not in session.get_providers():
+        problem = find_problem(onnxruntime()) if provider.name == "cuda" else None
+        raise ProviderError(
+            f"the {provider.name} provider does not start on this machine: "
+            + (problem or f"to get it, {_REMEDIES.get(provider.name, _OTHERS)}. ")
+            + " `dia-ort doctor` tells more; or take --provider cpu."
+        )
+    placement = node_placement(session)
+    if not placement[full]:
+        raise ProviderError(
+            f"the {provider.name} provider takes no node of {path.name}: take --provider cpu."
+        )
+    left = {op: n for op, n in placement[CPU].items() if op not in _SHAPE_OPERATORS}
+    logger.info("%s: %d nodes on %s", path.name, placement[full].total(), full)
+    if left:
+        listed = ", ".join(f"{number} {operator}" for operator, number in sorted(left.items()))
+        logger.warning(
+            "%s: %s stay on the CPU provider, of %d nodes: the %s provider does not take them",
+            *(path.name, listed, sum(map(Counter.total, placement.values())), provider.name),
+        )
 
 
 def session_options(threads: int | None = None, *, prepack: bool = True) -> Any:
@@ -184,7 +322,7 @@ def products_overflow() -> bool:
     kernels that cannot.
     """
     session = onnxruntime().InferenceSession(
-        str(Path(__file__).with_name("overflow_probe.onnx")), providers=[PROVIDERS["cpu"]]
+        str(Path(__file__).with_name("overflow_probe.onnx")), providers=[CPU]
     )
     x = np.full(session.get_inputs()[0].shape, 255, np.uint8)
     return bool((session.run(None, {"x": x})[0] != x.size * 255 * 127).any())

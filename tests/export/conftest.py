@@ -37,7 +37,8 @@ def describe(module):
         for key, value in vars(part).items()
         if isinstance(value, bool | int | float | str)
     )
-    return parameters, buffers, settings
+    kernels = tuple(type(part.kernels) for part in module.modules() if hasattr(part, "kernels"))
+    return parameters, buffers, settings, kernels
 
 
 @pytest.fixture(autouse=True)
@@ -47,12 +48,13 @@ def _quick_traces(monkeypatch):
 
 @pytest.fixture(scope="session")
 def exported(tmp_path_factory):
-    """By dtype, the result of a verified export."""
+    """By dtype and attention, the result of a verified export."""
 
     @functools.cache
-    def run(dtype):
+    def run(dtype, attention="fused"):
+        output = tmp_path_factory.mktemp("exported") / dtype
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(exporter, "trace", trace_once)
-            return export(MODEL, dtype=dtype, output=tmp_path_factory.mktemp("exported") / dtype)
+            return export(MODEL, dtype=dtype, attention=attention, output=output)
 
     return run

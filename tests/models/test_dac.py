@@ -175,6 +175,19 @@ def test_a_frame_is_heard_as_far_as_the_context_and_no_farther(config):
     assert (20 - heard.min(), heard.max() - 20) == (context, context)
 
 
+def test_a_frame_is_encoded_from_the_context_and_no_more(config):
+    """Each of its codes, though the residuals of one stage are what the next one encodes."""
+    encoder, _, _ = build(config)
+    encoder, context, hop = encoder.double(), context_frames(config), config.hop_length
+    audio = random_audio(config, batch=1, frames=41).double()
+    changed = audio.clone()
+    changed[..., 20 * hop : 21 * hop] *= -1
+    heard = (encoder.encoder(changed) - encoder.encoder(audio))[0].any(dim=0).nonzero()
+    assert heard.min() < 20 < heard.max()
+    assert 20 - context <= heard.min()
+    assert heard.max() <= 20 + context
+
+
 def test_random_codec_is_lively():
     encoder, decoder, _ = build(TINY_DAC)
     audio = decoder(random_codes(TINY_DAC, frames=100))

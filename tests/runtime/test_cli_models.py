@@ -191,13 +191,13 @@ def test_verify_finds_a_graph_that_is_another(dia_ort, copy):
 def test_verify_says_what_it_cannot_load(dia_ort, copy):
     def widen(manifest):
         for graph in manifest["graphs"]:
-            if graph["graph"] == "encoder":
+            if graph["file"] == "encoder.float16.onnx":
                 graph["compute"] = "bfloat16"
 
     edit_manifest(copy, widen)
     code, out, _ = dia_ort("verify", "copy")
     assert code == 0
-    assert b"skipped  encoder.onnx: the CPU provider has no bfloat16 kernels" in out
+    assert b"skipped  encoder.float16.onnx: the CPU provider has no bfloat16 kernels" in out
 
 
 def test_doctor(dia_ort, copy, monkeypatch):
@@ -244,18 +244,34 @@ def test_doctor_with_two_onnxruntimes(dia_ort, monkeypatch):
     assert any("both installed" in warning for warning in problems(outcome, "warning"))
 
 
-def test_doctor_where_cuda_does_not_start(dia_ort, monkeypatch):
+@pytest.mark.parametrize(
+    ("found", "opened", "said"),
+    [
+        ("libcublas.so.13 is missing: do this.", None, "libcublas.so.13 is missing: do this."),
+        (None, ProviderError("no kernel"), "no kernel"),
+    ],
+)
+def test_doctor_where_cuda_does_not_start(dia_ort, monkeypatch, found, opened, said):
     def open_session(*_):
-        raise ProviderError("the cuda provider does not start") from OSError("no libcudnn")
+        raise opened
 
     monkeypatch.setattr(providers, "available_providers", lambda: ["cpu", "cuda"])
     monkeypatch.setattr(doctor, "available_providers", lambda: ["cpu", "cuda"])
+    monkeypatch.setattr(doctor, "find_problem", lambda _: found)
     monkeypatch.setattr(doctor, "open_session", open_session)
     outcome = dia_ort("doctor")
     [problem] = problems(outcome, "problem")
     assert outcome.code == 1
-    assert "CUDA does not start (no libcudnn)" in problem
-    assert "--provider cpu" in problem
+    assert problem == f"problem: CUDA does not start: {said} Meanwhile, --provider cpu speaks."
+
+
+def test_doctor_names_the_gpus(dia_ort, monkeypatch, tmp_path):
+    program = tmp_path / "nvidia-smi"
+    program.write_text("#!/bin/sh\necho 'NVIDIA H200, 143771 MiB, 580.65.06'\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(doctor.shutil, "which", lambda _: str(program))
+    monkeypatch.setattr(doctor, "available_providers", lambda: ["cpu"])
+    assert b"NVIDIA H200, 143771 MiB, 580.65.06" in dia_ort("doctor").out
 
 
 def test_doctor_with_a_gpu_that_is_not_used(dia_ort, monkeypatch):

@@ -32,7 +32,7 @@ def edited(path, value=None, *, delete=False):
 
 def test_what_is_written_is_read():
     manifest = read_manifest(DEMO)
-    assert json.loads(manifest.to_json()) == VALID
+    assert json.loads(manifest.to_json()) == {"attention": "fused"} | VALID
     assert parse_manifest(manifest.to_json()) == manifest
 
 
@@ -43,6 +43,13 @@ def test_what_may_be_absent_is_null():
     manifest["graphs"][0]["data"] = None
     del manifest["files"]["encoder.onnx.data"]
     assert parse_manifest(json.dumps(manifest)).graphs[0].data is None
+
+
+def test_what_earlier_versions_did_not_write_has_a_default():
+    older = {key: value for key, value in VALID.items() if key != "attention"}
+    assert parse_manifest(json.dumps(older)).attention == "fused"
+    newer = older | {"attention": "standard"}
+    assert parse_manifest(json.dumps(newer)).attention == "standard"
 
 
 def test_whole_numbers_are_numbers():
@@ -89,6 +96,8 @@ def test_all_wrong_keys_are_listed():
     [
         ("dtype", "fp8", r"dtype must be 'fp32' or .* or 'int4', not 'fp8'"),
         ("dtype", ["int4"], r"dtype must be 'fp32' or .*, not \['int4'\]"),
+        ("attention", "sparse", r"attention must be 'fused' or 'standard', not 'sparse'"),
+        ("attention", None, r"attention must be 'fused' or 'standard', not None"),
         ("model", [], r"model must be an object, not \[\]"),
         ("model/max_steps", 3072.0, r"model.max_steps must be a whole number, not 3072.0"),
         ("model/max_steps", True, r"model.max_steps must be a whole number, not True"),

@@ -1,15 +1,18 @@
 """onnxruntime's version, and its products of 8-bit numbers."""
 
+import re
+import sys
 import types
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from dia_ort import providers
+from dia_ort import cuda, providers
 from dia_ort.artifacts import find_artifact
-from dia_ort.errors import ProviderError
+from dia_ort.errors import InvalidConfigError, ProviderError
 from dia_ort.graphs import ENCODER
-from dia_ort.providers import open_session, products_overflow, resolve_provider
+from dia_ort.providers import Provider, open_session, products_overflow, resolve_provider
 
 
 @pytest.fixture
@@ -76,3 +79,161 @@ def test_the_kernels_that_cannot_overflow_compute_the_same(monkeypatch):
         outputs.append(session.run(None, feed))
     for fast, exact in zip(*outputs, strict=True):
         np.testing.assert_array_equal(fast, exact)
+
+
+# Providers that are not here
+
+
+class FakeSession:
+    """Of a graph whose nodes sit where a test puts them."""
+
+    def __init__(self, placement):
+        self._placement = placement
+
+    def get_providers(self):
+        return list(self._placement)
+
+    def get_provider_graph_assignment_info(self):
+        return [
+            types.SimpleNamespace(
+                ep_name=name,
+                get_nodes=lambda nodes=nodes: [types.SimpleNamespace(op_type=op) for op in nodes],
+            )
+            for name, nodes in self._placement.items()
+        ]
+
+
+CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
+
+
+def check(placement, caplog):
+    with caplog.at_level("WARNING", "dia_ort"):
+        providers._check_placement(Path("decoder.onnx"), FakeSession(placement), Provider("cuda"))
+    return caplog.text
+
+
+def test_what_is_left_to_the_cpu_is_said(caplog):
+    placement = {CUDA: ["MatMul"] * 5, CPU: ["GroupQueryAttention"] * 2 + ["Squeeze"]}
+    said = check(placement, caplog)
+    assert "decoder.onnx: 2 GroupQueryAttention stay on the CPU provider, of 8 nodes" in said
+
+
+def test_shape_arithmetic_belongs_on_the_cpu(caplog):
+    assert not check({CUDA: ["MatMul"], CPU: ["Shape", "Squeeze", "Concat"]}, caplog)
+
+
+def test_a_provider_that_takes_nothing_is_refused(caplog):
+    with pytest.raises(ProviderError, match=r"cuda provider takes no node of decoder.onnx"):
+        check({CUDA: [], CPU: ["MatMul"]}, caplog)
+
+
+def test_a_provider_that_did_not_start_is_refused_with_the_reason(caplog, monkeypatch):
+    monkeypatch.setattr(providers, "find_problem", lambda _: "libcublas.so.13 is missing.")
+    with pytest.raises(ProviderError, match=r"does not start .*: libcublas.so.13 is missing"):
+        check({CPU: ["MatMul"]}, caplog)
+
+
+def test_where_the_nodes_of_a_session_are():
+    ort = providers.onnxruntime()
+    options = providers.session_options()
+    options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+    path = Path(providers.__file__).with_name("move.onnx")
+    session = ort.InferenceSession(str(path), options, providers=[CPU])
+    assert providers.node_placement(session) == {CPU: {"Slice": 1, "Pad": 1}}
+
+
+def test_any_provider_of_onnxruntime_is_taken_by_its_name(monkeypatch, caplog):
+    real = providers.onnxruntime()
+    fake = types.SimpleNamespace(
+        get_available_providers=lambda: [
+            "OpenVINOExecutionProvider",
+            CPU,
+            "AzureExecutionProvider",
+        ],
+        get_all_providers=real.get_all_providers,
+    )
+    monkeypatch.setattr(providers, "onnxruntime", lambda: fake)
+    assert providers.available_providers() == ["cpu", "openvino"]
+    taken = resolve_provider("openvino", {"device_type": "GPU"})
+    assert taken.chain == [("OpenVINOExecutionProvider", {"device_type": "GPU"}), CPU]
+    assert taken.device == "cpu"
+    assert "has not been run on OpenVINOExecutionProvider" in caplog.text
+    with pytest.raises(ProviderError, match="migraphx provider is not in this onnxruntime"):
+        resolve_provider("migraphx")
+
+
+@pytest.mark.parametrize("name", ["auto", "cpu"])
+def test_options_are_for_a_provider_by_name(name):
+    with pytest.raises(InvalidConfigError, match=f"the provider is {name}"):
+        resolve_provider(name, {"device_id": "1"})
+
+
+def test_options_are_parsed():
+    options = providers.parse_provider_options(["device_id=1", " a = b=c "])
+    assert options == {"device_id": "1", "a": "b=c"}
+
+
+@pytest.mark.parametrize("entries", [["device_id"], ["=1"], ["a=1", "a=2"], [""]])
+def test_no_options(entries):
+    with pytest.raises(InvalidConfigError, match="write KEY=VALUE"):
+        providers.parse_provider_options(entries)
+
+
+def test_given_options_come_before_our_own(monkeypatch):
+    monkeypatch.setattr(providers, "available_providers", lambda: ["cpu", "cuda"])
+    taken = resolve_provider("cuda", {"use_tf32": "1", "device_id": "1"})
+    assert taken.device == "cuda"
+    assert taken.options["use_tf32"] == "1"
+    assert taken.options["cudnn_conv_algo_search"] == "HEURISTIC"
+    assert not taken.captures
+
+
+# What CUDA lacks
+
+
+class Driver:
+    """libcuda, as far as it is asked."""
+
+    def __init__(self, version=13000, devices=1, status=0):
+        self._version, self._devices, self._status = version, devices, status
+
+    def cuDriverGetVersion(self, version):  # noqa: N802
+        version._obj.value = self._version
+
+    def cuInit(self, _flags):  # noqa: N802
+        return self._status
+
+    def cuDeviceGetCount(self, count):  # noqa: N802
+        count._obj.value = self._devices
+        return 0
+
+
+@pytest.mark.parametrize(
+    ("said", "driver", "problem"),
+    [
+        ("Failed to load libcublas.so.13: no\n", Driver(), r"^libcublas.so.13 is missing: pip"),
+        ("", None, "no NVIDIA driver"),
+        ("", Driver(version=12080), "for CUDA up to 12.8, and this onnxruntime needs CUDA 13.0"),
+        ("", Driver(status=100), "finds no GPU"),
+        ("", Driver(devices=0), "finds no GPU"),
+        ("", Driver(), None),
+    ],
+)
+def test_what_cuda_lacks(said, driver, problem, monkeypatch, capsys):
+    class Ort:
+        cuda_version = "13.0"
+
+        def preload_dlls(self):
+            sys.stdout.write(said)
+
+    loads = lambda library: driver if library == cuda._DRIVER else object()  # noqa: E731
+    monkeypatch.setattr(cuda, "_loads", loads)
+    found = cuda.find_problem(Ort())
+    assert found is None if problem is None else re.search(problem, found)
+    assert capsys.readouterr().out == ""
+
+
+def test_cudnn_is_missed_before_it_is_needed(monkeypatch):
+    monkeypatch.setattr(cuda, "_loads", lambda _: None)
+    ort = types.SimpleNamespace(preload_dlls=lambda: None, cuda_version="13.0")
+    assert cuda._CUDNN in cuda.preload_libraries.__wrapped__(ort)

@@ -12,7 +12,8 @@ from dia_ort.serve.settings import MASK, SETTINGS, ServerSettings, parse_size
 
 WRONG = {
     "model": ["", " ", "a\nb", "\udce9", 1],
-    "provider": ["gpu", None],
+    "provider": ["gpu", "", None],
+    "provider_option": ["device_id=1", ("device_id",), ("a=1", "a=2")],
     "threads": [0, 1.5, True],
     "host": ["", "a\tb", None],
     "port": [-1, 65536, 80.0, "80", True, None],

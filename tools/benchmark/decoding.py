@@ -81,11 +81,10 @@ class NoiseBatch(DecoderBatch):
     def fill(self, positions: int) -> None:
         """Put noise into so many positions of every row."""
         for buffer in self._cache:
-            with buffer.edit() as host:
-                _, heads, _, width = host.shape
-                noise = np.random.default_rng(0).normal(size=(heads, positions, width))
-                scale = 40 if host.dtype == np.int8 else 1
-                host[:, :, :positions] = (scale * noise).clip(-127, 127)
+            _, heads, _, width = buffer.host.shape
+            noise = np.random.default_rng(0).normal(size=(heads, positions, width))
+            scale = 40 if buffer.host.dtype == np.int8 else 1
+            buffer.host[:, :, :positions] = (scale * noise).clip(-127, 127)
 
 
 def noise_text(model: ModelSpec, length: int) -> list[NDArray[np.float32]]:

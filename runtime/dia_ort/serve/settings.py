@@ -8,7 +8,7 @@ from numbers import Integral, Real
 from typing import Any
 
 from dia_ort.errors import InvalidConfigError
-from dia_ort.providers import PROVIDERS
+from dia_ort.providers import check_provider_name, parse_provider_options
 
 LOG_FORMATS = ("json", "text")
 LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
@@ -31,7 +31,8 @@ class ServerSettings:
 
     Attributes:
         model: A name from ``dia-ort models``, or a folder; None: the one that ``speak`` takes.
-        provider: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"coreml"``.
+        provider: ``"auto"``, ``"cpu"``, ``"cuda"``, ``"coreml"``, or another of onnxruntime's.
+        provider_option: For the provider, as onnxruntime names them, each ``"KEY=VALUE"``.
         threads: CPU threads, 1 or more; None: all physical cores.
         host: The address to listen on.
         port: From 0 (any free one) to 65535.
@@ -62,6 +63,7 @@ class ServerSettings:
 
     model: str | None = None
     provider: str = "auto"
+    provider_option: tuple[str, ...] = ()
     threads: int | None = None
     host: str = "127.0.0.1"
     port: int = 8000
@@ -86,7 +88,9 @@ class ServerSettings:
     def __post_init__(self) -> None:
         if self.model is not None:
             self._check_text("model")
-        self._check_choice("provider", ("auto", *PROVIDERS))
+        self._check_text("provider")
+        check_provider_name(self.provider)
+        self._set_texts("provider_option")
         if self.threads is not None:
             self._set_int("threads", 1, _MOST)
         self._check_text("host")
@@ -111,6 +115,12 @@ class ServerSettings:
         self._check_switch("log_text")
         self._check_aliases()
         self._check_origins()
+        parse_provider_options(self.provider_option)
+
+    @property
+    def provider_options(self) -> dict[str, str]:
+        """What :attr:`provider_option` gives, by key."""
+        return parse_provider_options(self.provider_option)
 
     @property
     def voice_aliases(self) -> dict[str, str]:

@@ -1,0 +1,260 @@
+"""What runs on Apple's CoreML, and how: placement, options, and graphs in the form it wants.
+
+onnxruntime's CoreML provider makes MLPrograms of graphs whose shapes are fixed and whose weights
+are inside; and it refuses convolutions over an axis of more than 16384. So the codec runs in short
+windows there, and every graph has a static variant beside it, in a cache folder.
+"""
+
+import hashlib
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dia_ort.artifacts import models_folder
+from dia_ort.errors import ArtifactError, ProviderError
+from dia_ort.graphs import (
+    DAC_DECODER,
+    DAC_ENCODER,
+    DECODER,
+    ENCODER,
+    CodecSpec,
+    GraphSpec,
+    TensorSpec,
+)
+from dia_ort.manifest import Manifest
+from dia_ort.providers import onnxruntime, session_options
+
+LARGEST_AXIS = 16384
+"""Of what a convolution may read: the widest texture of Apple's GPUs (onnxruntime's #24594)."""
+
+_LARGEST_FILE = 1_900_000_000
+"""Bytes, with the weights inside: protobuf ends at 2 GiB, and larger ones go into another file."""
+
+_WEIGHTS = "session.optimized_model_external_initializers"
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where a graph runs when CoreML is asked for, and why."""
+
+    on_coreml: bool
+    reason: str
+
+
+_STANDARD = Placement(
+    on_coreml=True, reason="it has standard operators alone, and CoreML takes it whole"
+)
+_WHOLE_NUMBERS = Placement(
+    on_coreml=False,
+    reason="its products and attention are onnxruntime's own: the CPU provider has ARM kernels for "
+    "them, and CoreML has none (dia-export --attention standard makes a model without them)",
+)
+_PLACEMENTS = {
+    (ENCODER, "standard"): _STANDARD,
+    (DECODER, "standard"): _STANDARD,
+    (ENCODER, "fused"): _WHOLE_NUMBERS,
+    (DECODER, "fused"): _WHOLE_NUMBERS,
+}
+_CODEC = Placement(
+    on_coreml=True, reason="convolutions in float32, of standard operators: CoreML takes it whole"
+)
+
+
+def placement(graph: str, manifest: Manifest) -> Placement:
+    """Where one of a model's graphs runs when CoreML is asked for."""
+    if graph in {DAC_DECODER, DAC_ENCODER}:
+        return _CODEC
+    return _PLACEMENTS[graph, manifest.attention]
+
+
+def cache_folder() -> Path:
+    """Where static variants and what CoreML compiles of them are kept, beside the models."""
+    return models_folder() / ".coreml"
+
+
+def provider_options(cache: Path) -> dict[str, str]:
+    """Options of onnxruntime's CoreML provider, by its names.
+
+    Args:
+        cache: A folder for compiled models, which exists. CoreML tells them apart by the paths of
+            their graphs, and :func:`static_graph` gives another content another path.
+    """
+    return {
+        "ModelFormat": "MLProgram",
+        "MLComputeUnits": "ALL",
+        "RequireStaticInputShapes": "1",
+        "ModelCacheDirectory": str(cache),
+    }
+
+
+def window_frames(codec: CodecSpec) -> int:
+    """Frames of the codec's static graphs: as many as convolutions over their samples may read.
+
+    Raises:
+        ProviderError: They are too few for the codec's context.
+    """
+    frames = LARGEST_AXIS // codec.hop_length
+    if frames <= 2 * codec.context_frames:
+        raise ProviderError(
+            f"CoreML takes windows of {frames} frames of this codec, and {codec.context_frames} on "
+            "either side are context: take --provider cpu."
+        )
+    return frames
+
+
+def static_sizes(graph: str, manifest: Manifest) -> dict[str, int]:
+    """The sizes of a graph's symbolic axes in its static variant.
+
+    The codec's are of one window; the others' of one utterance: its two rows, or its text, at full
+    length, of which ``text_lengths`` and ``seqlens_k`` say how much is real.
+    """
+    model, frames = manifest.model, window_frames(manifest.codec)
+    return {
+        ENCODER: {"rows": 1, "text": model.max_text},
+        DECODER: {
+            "rows": 2,
+            "texts": 1,
+            "steps": 1,
+            "text": model.max_text,
+            "cache": model.max_steps,
+        },
+        DAC_DECODER: {"batch": 1, "frames": frames},
+        DAC_ENCODER: {"batch": 1, "samples": frames * manifest.codec.hop_length},
+    }[graph]
+
+
+def static_graph(path: Path, sizes: Mapping[str, int], folder: Path) -> Path:
+    """A variant of a graph with fixed sizes and its weights inside; made once, then reused.
+
+    onnxruntime makes it, so what depends on sizes alone is folded. Weights of more than protobuf
+    can hold go into a file beside it.
+
+    Args:
+        path: The exported graph.
+        sizes: By symbolic axis of its inputs; the others stay symbolic.
+        folder: Where to keep it; made if need be.
+
+    Raises:
+        ArtifactError: onnxruntime does not load the graph, or the folder is not writable.
+    """
+    key = _identity(path, sizes)
+    target = folder / f"{path.stem}-{key}.onnx"
+    if target.is_file():
+        return target
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{path.stem}.", dir=folder) as scratch:
+            made = Path(scratch) / target.name
+            _write_static(path, sizes, made)
+            for file in sorted(made.parent.iterdir(), reverse=True):  # the graph after its weights
+                file.replace(folder / file.name)
+    except OSError as error:
+        raise ArtifactError(f"{folder} is not writable: {error}") from error
+    return target
+
+
+def _write_static(path: Path, sizes: Mapping[str, int], target: Path) -> None:
+    ort, options = onnxruntime(), session_options()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options.optimized_model_filepath = str(target)
+    # Without these, the variant would refer to the weight file of the exported graph.
+    inside = sum(file.stat().st_size for file in _files(path)) <= _LARGEST_FILE
+    options.add_session_config_entry(f"{_WEIGHTS}_file_name", f"{target.name}.data")
+    options.add_session_config_entry(
+        f"{_WEIGHTS}_min_size_in_bytes", str(_LARGEST_FILE) if inside else "1024"
+    )
+    for axis, size in sizes.items():
+        options.add_free_dimension_override_by_name(axis, size)
+    try:
+        ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's own classes share no useful base
+        raise ArtifactError(f"{path} cannot be made static: {error}") from error
+
+
+def _files(path: Path) -> list[Path]:
+    """A graph, and the weights that an export puts beside it, shared with its twins."""
+    weights = path.with_name(f"{path.name.partition('.')[0]}.onnx.data")
+    return [path, weights] if weights.is_file() else [path]
+
+
+def _identity(path: Path, sizes: Mapping[str, int]) -> str:
+    """What tells a static variant from others, short enough for a file's name."""
+    stats = [(str(file.resolve()), file.stat()) for file in _files(path)]
+    parts = [
+        onnxruntime().__version__,
+        *sorted(sizes.items()),
+        *((name, stat.st_size, stat.st_mtime_ns) for name, stat in stats),
+    ]
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
+
+
+def static_spec(spec: GraphSpec, manifest: Manifest) -> GraphSpec:
+    """The declaration of one of the codec's graphs in its static variant."""
+    frames = window_frames(manifest.codec)
+    sizes = {"batch": 1, "frames": frames, "samples": frames * manifest.codec.hop_length}
+
+    def fixed(tensors: tuple[TensorSpec, ...]) -> tuple[TensorSpec, ...]:
+        return tuple(
+            replace(t, axes=tuple(sizes.get(str(axis), axis) for axis in t.axes)) for t in tensors
+        )
+
+    return replace(spec, inputs=fixed(spec.inputs), outputs=fixed(spec.outputs))
+
+
+Run = Callable[[NDArray[Any]], NDArray[Any]]
+
+
+def in_windows(plain: Run, static: Run, graph: str, codec: CodecSpec) -> Run:
+    """One of the codec's graphs over any length: in windows, or as it is if it is shorter."""
+    hops = (1, codec.hop_length) if graph == DAC_DECODER else (codec.hop_length, 1)
+
+    def run(data: NDArray[Any]) -> NDArray[Any]:
+        if data.shape[-1] // hops[0] < window_frames(codec):
+            return plain(data)
+        return run_in_windows(static, data, codec, hops)
+
+    return run
+
+
+def run_in_windows(
+    run: Callable[[NDArray[Any]], NDArray[Any]],
+    data: NDArray[Any],
+    codec: CodecSpec,
+    hops: tuple[int, int],
+) -> NDArray[Any]:
+    """Run a codec's static graph over more than it takes; equal to running all at once.
+
+    Args:
+        run: The static graph.
+        data: (1, channels, time): what to run on, at least one window of it.
+        codec: Whose graph it is.
+        hops: What a frame takes of the last axis of ``data``, and of the result's: (1, hop_length)
+            for the decoder, (hop_length, 1) for the encoder.
+
+    Raises:
+        ValueError: The data is shorter than a window.
+    """
+    taken, given = hops
+    frames = window_frames(codec)
+    parts = []
+    for first, start, stop in _windows(data.shape[-1] // taken, frames, codec.context_frames):
+        whole = run(np.ascontiguousarray(data[..., first * taken : (first + frames) * taken]))
+        parts.append(whole[..., (start - first) * given : (stop - first) * given])
+    return np.concatenate(parts, axis=-1)
+
+
+def _windows(total: int, frames: int, context: int) -> Iterator[tuple[int, int, int]]:
+    """Windows of ``frames``: where each begins, and the first frame to keep, and the one after."""
+    if total < frames:
+        raise ValueError(f"{total} frames are fewer than a window's {frames}")
+    stop = 0
+    while stop < total:
+        start, first = stop, min(max(stop - context, 0), total - frames)
+        last = first + frames
+        stop = total if last == total else last - context
+        yield first, start, stop

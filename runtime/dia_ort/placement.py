@@ -1,0 +1,110 @@
+"""Which file of a graph runs, and where: the rules of every provider, with their reasons.
+
+| provider | text encoder, decoder | codec |
+| --- | --- | --- |
+| cpu | float32: it has no half-precision kernels worth running | float32 |
+| cuda | half precision: its cached attention has no float32 kernel | float32, exact |
+| coreml | see :mod:`dia_ort.coreml` | CoreML |
+| others | as the CPU; onnxruntime gives them the nodes that they take | the same |
+"""
+
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from numpy.typing import NDArray
+
+from dia_ort import coreml
+from dia_ort.artifacts import Artifact
+from dia_ort.errors import ProviderError
+from dia_ort.graphs import DECODER, GraphName
+from dia_ort.manifest import GraphInfo, Manifest
+from dia_ort.providers import Provider, open_session
+
+logger = logging.getLogger(__name__)
+
+_PREFERENCES = {"cuda": ("float16", "bfloat16", "float32")}
+_FLOAT32_FIRST = ("float32", "float16", "bfloat16")
+
+
+def choose_file(manifest: Manifest, graph: GraphName, provider: Provider) -> GraphInfo:
+    """The file of a graph that a provider is to run.
+
+    Raises:
+        ProviderError: The provider has no kernels for it; the message names the dtype to take.
+    """
+    files = {info.compute: info for info in manifest.graphs if info.graph == graph}
+    preferred = _PREFERENCES.get(provider.name, _FLOAT32_FIRST)
+    info = next(files[compute] for compute in preferred if compute in files)
+    on_cuda = provider.name == "cuda"
+    if info.compute == "bfloat16" and not on_cuda:
+        raise ProviderError(
+            f"{info.file} computes in bfloat16, and the {provider.name} provider has no kernels "
+            "for that: export the model again (dia-export --dtype bf16) for its float32 graph."
+        )
+    fused = manifest.attention == "fused"
+    if on_cuda and graph == DECODER and info.compute == "float32" and fused:
+        raise ProviderError(
+            f"this {manifest.dtype} model computes in float32, for which onnxruntime has no cached "
+            "attention on CUDA: take fp16 (dia-export --dtype fp16) or int4; or, for float32 "
+            "itself, --dtype fp32 --attention standard."
+        )
+    return info
+
+
+def place(manifest: Manifest, info: GraphInfo, provider: Provider) -> Provider:
+    """Where a file runs: on the provider, or on the CPU if that is the better place."""
+    if provider.name == "coreml":
+        where = coreml.placement(info.graph, manifest)
+        logger.info("%s: CoreML %s: %s", info.file, where.on_coreml, where.reason)
+        return provider if where.on_coreml else Provider("cpu")
+    return provider if info.graph == DECODER else provider.without_capture()
+
+
+def open_graph(
+    artifact: Artifact,
+    info: GraphInfo,
+    provider: Provider,
+    threads: int | None,
+    *,
+    prepack: bool = True,
+) -> Any:
+    """A session of a file, where :func:`place` puts it; arguments as in :func:`open_session`."""
+    path, spec = artifact.folder / info.file, artifact.manifest.spec(info)
+    where = place(artifact.manifest, info, provider)
+    return open_session(path, spec, where, threads, prepack=prepack)
+
+
+def open_codec(
+    artifact: Artifact, graph: GraphName, provider: Provider, threads: int | None
+) -> Callable[[NDArray[Any]], NDArray[Any]]:
+    """One of the codec's graphs as a function: codes to audio, or audio to codes.
+
+    CoreML wants fixed sizes, so it runs windows of one length; what is shorter runs on the CPU.
+    """
+    manifest = artifact.manifest
+    info = choose_file(manifest, graph, provider)
+    where = place(manifest, info, provider)
+    plain = Provider("cpu") if where.name == "coreml" else where
+    run = _runner(open_graph(artifact, info, plain, threads))
+    if where is plain:
+        return run
+    folder = coreml.cache_folder()
+    static = coreml.static_graph(
+        artifact.folder / info.file, coreml.static_sizes(graph, manifest), folder
+    )
+    options = {**coreml.provider_options(folder), **where.options}
+    spec = coreml.static_spec(manifest.spec(info), manifest)
+    session = open_session(static, spec, replace(where, options=options), threads)
+    return coreml.in_windows(run, _runner(session), graph, manifest.codec)
+
+
+def _runner(session: Any) -> Callable[[NDArray[Any]], NDArray[Any]]:
+    name = session.get_inputs()[0].name
+
+    def run(data: NDArray[Any]) -> NDArray[Any]:
+        result: NDArray[Any] = session.run(None, {name: data})[0]
+        return result
+
+    return run

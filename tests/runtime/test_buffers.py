@@ -1,0 +1,137 @@
+"""Buffers on a device, held against those on the host; the CPU provider stands in for a GPU."""
+
+from functools import partial
+
+import numpy as np
+import pytest
+
+from dia_ort import Dia, Engine, GenerationConfig, Voice, decoder, providers
+from dia_ort.buffers import DeviceBuffer, HostBuffer, Mover
+from dia_ort.errors import ProviderError
+from dia_ort.providers import Provider, onnxruntime
+
+SHAPE = (3, 2, 8, 4)  # rows, heads, positions, width
+TEXTS = ["[S1] yes. [S2] no.", "[S1] one two three four five. [S2] hello world.", "[S1] open."]
+
+
+@pytest.fixture(scope="module")
+def mover():
+    return Mover(Provider("cpu"))
+
+
+@pytest.fixture
+def pair(mover):
+    """A buffer of each kind."""
+    return HostBuffer(SHAPE, "float16"), DeviceBuffer(SHAPE, "float16", mover, staged=True)
+
+
+def content(buffer, shape=SHAPE):
+    if isinstance(buffer, HostBuffer):
+        return buffer.host.reshape(-1)[: np.prod(shape)].reshape(shape)
+    buffer.download(0, SHAPE[0])
+    return buffer.host.reshape(-1)[: np.prod(shape)].reshape(shape)
+
+
+def value(positions, seed=0):
+    shape = (1, SHAPE[1], positions, SHAPE[3])
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float16)
+
+
+def test_a_new_one_is_zeros(pair):
+    for buffer in pair:
+        assert not content(buffer).any()
+
+
+def test_the_same_is_done_on_both(pair):
+    host, device = pair
+    small = (3, 2, 5, 4)
+    for buffer in pair:
+        for row in range(3):
+            buffer.put(row, value(3 + row, row), small)
+        buffer.move(2, 0, 5, small)
+    np.testing.assert_array_equal(content(device, small), content(host, small))
+    assert content(host, small)[0].any()
+    for before, after in ((small, SHAPE), (SHAPE, (3, 2, 2, 4))):
+        for buffer in pair:
+            buffer.reshape([0, 1, 2], before, after)
+        np.testing.assert_array_equal(content(device, after), content(host, after))
+
+
+def test_an_ortvalue_is_put_as_an_array_is(pair):
+    host, device = pair
+    host.put(1, value(8))
+    device.put(1, onnxruntime().OrtValue.ortvalue_from_numpy(value(8)))
+    np.testing.assert_array_equal(content(device), content(host))
+
+
+def test_upload_and_download(mover):
+    buffer = DeviceBuffer((4, 3), "int32", mover, staged=True)
+    buffer.host[:] = np.arange(12).reshape(4, 3)
+    buffer.upload()
+    buffer.host[:] = -1
+    buffer.download(1, 2)
+    assert buffer.host.tolist() == [[-1] * 3, [3, 4, 5], [6, 7, 8], [-1] * 3]
+
+
+def test_bfloat16_is_taken(mover):
+    DeviceBuffer((2, 4), "bfloat16", mover)
+
+
+def test_a_device_without_memory(mover):
+    with pytest.raises(ProviderError, match=r"cpu has no memory for .*max_batch"):
+        mover.reserve((1 << 60,), np.float32)
+
+
+@pytest.fixture
+def on_device(monkeypatch, mover):
+    """Decoders that are opened have their buffers on a device."""
+    made = []
+
+    def open_buffers(_provider):
+        made.append(True)
+        return partial(DeviceBuffer, mover=mover)
+
+    monkeypatch.setattr(decoder, "open_buffers", open_buffers)
+    yield
+    assert made
+
+
+def spoken(dia):
+    """Codes of more utterances than slots: they are moved, and the text axis changes."""
+    config = GenerationConfig(seed=7, max_tokens=60)
+    voice = Voice(codes=np.full((40, 9), 5), transcript="[S1] go.")
+    with Engine(dia, max_batch=2) as engine:
+        handles = [engine.submit(text, config) for text in TEXTS]
+        handles.append(engine.submit(TEXTS[0], config, voice))
+        return [handle.result().codes for handle in handles]
+
+
+@pytest.fixture(scope="module")
+def on_host():
+    return spoken(Dia.load("demo", provider="cpu"))
+
+
+def test_speech_is_the_same_with_buffers_on_a_device(on_device, on_host):
+    for codes, wanted in zip(spoken(Dia.load("demo", provider="cpu")), on_host, strict=True):
+        np.testing.assert_array_equal(codes, wanted)
+
+
+def test_captured_steps_have_a_number_for_each_shape(on_device, on_host, monkeypatch):
+    """The CPU provider ignores the numbers, and takes a longer row for the longest."""
+    runs = []
+    options = onnxruntime().RunOptions
+
+    class RunOptions:
+        def __new__(cls):
+            made = options()
+            runs.append(made)
+            return made
+
+    monkeypatch.setattr(providers.onnxruntime(), "RunOptions", RunOptions)
+    dia = Dia.load("demo", provider="cpu")
+    dia.provider = Provider("cpu", options={"enable_cuda_graph": "1"})
+    for codes, wanted in zip(spoken(dia), on_host, strict=True):
+        np.testing.assert_array_equal(codes, wanted)
+    numbers = {int(made.get_run_config_entry("gpu_graph_id")) for made in runs}
+    assert numbers >= {-1, 0, 1, 2}  # -1: the voice's steps
+    assert numbers == set(range(-1, max(numbers) + 1))

@@ -1,0 +1,138 @@
+"""The command line of tools/gpu_check.py: what to run, in order, and where the report goes."""
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from benchmark.apart import run_apart
+from benchmark.artifacts import ensure_artifact
+from benchmark.settings import FULL, TINY
+from gpucheck.ours import Setup, decoder_bytes
+from gpucheck.summary import lines, summarize, targets
+
+PARTS = ("facts", "nodes", "gate", "bandwidth", "steps", "transformers", "speech")
+DTYPES = ("fp16", "bf16", "int4")
+COUNTS = (1, 8, 16, 32, 64)
+
+CONTESTANTS = (
+    "transformers bf16",
+    "transformers fp16",
+    "transformers fp16, static and compiled",
+)
+
+Call = tuple[str, str, str, tuple[object, ...]]
+"""A part, what it is called in the report, the function that measures it, and its arguments."""
+
+
+def main() -> None:
+    options = parse_arguments(sys.argv[1:])
+    report = check(options)
+    print("\n".join(lines(report)))
+    sys.exit(1 if report["failures"] else 0)
+
+
+def check(options: argparse.Namespace) -> dict[str, Any]:
+    """Run every part, and write the report after each."""
+    started = time.monotonic()
+    report: dict[str, Any] = {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "model": options.model,
+        "provider": options.provider,
+        "parts": {},
+        "failures": {},
+    }
+    folders = {}
+    for dtype in options.dtypes:
+        print(f"export {options.model} {dtype}", file=sys.stderr, flush=True)
+        folders[dtype], _ = ensure_artifact(options.artifacts, options.model, dtype)
+        size = decoder_bytes(folders[dtype], options.provider)
+        report["parts"][f"decoder bytes {dtype}"] = {"bytes": size}
+    for part, name, function, arguments in plan(options, folders):
+        if part not in options.parts:
+            continue
+        if time.monotonic() - started > options.budget_minutes * 60:
+            report["failures"][name] = "left out: --budget-minutes were over"
+            continue
+        print(name, file=sys.stderr, flush=True)
+        try:
+            figures = run_apart(f"gpucheck.{function}", *arguments)
+            figures.pop("peak_rss_gb")
+            report["parts"][name] = figures
+        except Exception as error:  # noqa: BLE001 - the other parts must outlive it
+            report["failures"][name] = f"{type(error).__name__}: {error}"
+        _finish(report, options.json)
+    _finish(report, options.json)
+    return report
+
+
+def plan(options: argparse.Namespace, folders: dict[str, Path]) -> Iterator[Call]:
+    """What to run, in order: facts before figures, and contestants beside each other."""
+    setup = Setup(options.provider, options.steps)
+    captured = replace(setup, capture=True)
+    on_cuda = options.provider == "cuda"
+    device = "cuda" if on_cuda else "cpu"
+    yield "facts", "facts", "ours:facts", (setup,)
+    for dtype, folder in folders.items():
+        yield "nodes", f"nodes {dtype}", "ours:nodes", (setup, folder)
+        yield "gate", f"gate {dtype}", "ours:gate", (setup, folder, options.model)
+    yield "bandwidth", "bandwidth", "reference:bandwidth", (device,)
+    for dtype, folder in folders.items():
+        arguments = (folder, options.counts)
+        yield "steps", f"steps {dtype}", "ours:steps", (setup, *arguments)
+        if on_cuda:
+            yield "steps", f"steps {dtype}, captured", "ours:steps", (captured, *arguments)
+    for name in CONTESTANTS if on_cuda else CONTESTANTS[:1]:
+        arguments = (options.model, device, options.steps, name)
+        yield "transformers", name, "reference:step", arguments
+    for dtype, folder in folders.items():
+        yield "speech", f"speech {dtype}", "ours:speech", (setup, folder)
+
+
+def _finish(report: dict[str, Any], path: Path | None) -> None:
+    report["summary"] = summarize(report["parts"])
+    report["targets"] = targets(report["summary"])
+    if path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+
+
+def parse_arguments(arguments: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description="Check and measure dia-ort on an NVIDIA GPU, against transformers."
+    )
+    parser.add_argument("--provider", default="cuda", help="cpu tries the tool itself")
+    parser.add_argument("--model", choices=(FULL, TINY), default=FULL)
+    parser.add_argument("--parts", type=_subset(PARTS), default=PARTS, help=f"of {','.join(PARTS)}")
+    parser.add_argument("--dtypes", type=_subset(("fp32", "int8", *DTYPES)), default=DTYPES)
+    parser.add_argument("--counts", type=_numbers, default=COUNTS, help="utterances at once")
+    parser.add_argument("--steps", type=int, default=100, help="to time")
+    parser.add_argument("--budget-minutes", type=float, default=60)
+    parser.add_argument("--json", type=Path, help="where to write the report, after every part")
+    parser.add_argument(
+        "--artifacts",
+        type=Path,
+        default=Path(tempfile.gettempdir()) / "dia-ort-bench",
+        help="where exports are kept for the next run",
+    )
+    return parser.parse_args(arguments)
+
+
+def _subset(known: tuple[str, ...]) -> Any:
+    def parse(text: str) -> tuple[str, ...]:
+        names = tuple(text.split(","))
+        if unknown := set(names) - set(known):
+            raise argparse.ArgumentTypeError(f"{', '.join(sorted(unknown))}: of {','.join(known)}")
+        return names
+
+    return parse
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split(","))

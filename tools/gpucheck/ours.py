@@ -1,0 +1,185 @@
+"""dia-ort's side. Each function runs in a process of its own and returns a part of the report."""
+
+import shutil
+import subprocess
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmark.settings import CACHED_POSITIONS, FRAMES_PER_SECOND, TEXT_POSITIONS, WARM_UP_STEPS
+from dia_ort import Dia, GenerationConfig
+from dia_ort.graphs import DECODER, GRAPH_NAMES
+from dia_ort.placement import choose_file, place
+from dia_ort.providers import node_placement, open_session, resolve_provider
+from dia_ort.sampling import SamplingParams, sample
+
+_SCRIPT = "[S1] " + "All that is gold does not glitter. " * 3
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """What is measured.
+
+    Attributes:
+        provider: An execution provider.
+        steps: To time.
+        capture: Whether steps are replayed as CUDA graphs.
+    """
+
+    provider: str
+    steps: int
+    capture: bool = False
+
+    def load(self, folder: Path) -> Dia:
+        """An artifact on the provider."""
+        options = {"enable_cuda_graph": "1"} if self.capture else None
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of half precision on the CPU
+            return Dia.load(folder, provider=self.provider, provider_options=options)
+
+
+def facts(_setup: Setup) -> dict[str, Any]:
+    """What ``dia-ort doctor`` finds."""
+    from dia_ort.doctor import diagnose
+
+    return asdict(diagnose())
+
+
+def nodes(setup: Setup, folder: Path) -> dict[str, Any]:
+    """How many nodes of which operator sit where, graph by graph; nothing for the CPU's own."""
+    dia = setup.load(folder)
+    found = {}
+    for graph in GRAPH_NAMES:
+        info = choose_file(dia.manifest, graph, dia.provider)
+        where = place(dia.manifest, info, dia.provider)
+        if where.name == "cpu":
+            continue
+        session = open_session(folder / info.file, dia.manifest.spec(info), where, None)
+        found[info.file] = {name: dict(ops) for name, ops in node_placement(session).items()}
+    return found
+
+
+def gate(setup: Setup, folder: Path, model: str) -> dict[str, Any]:
+    """The exporter's gate, on the provider: error, KL and overlap against PyTorch in float32."""
+    from dia_export.exporter import open_sources
+    from dia_export.verify import TOLERANCES, Reference, check_graph
+
+    provider = resolve_provider(setup.provider)
+    manifest = Dia.load(folder, provider="cpu").manifest
+    reference = Reference(*open_sources(model, None, None, 0))
+    figures: dict[str, Any] = {}
+    for graph in GRAPH_NAMES:
+        cases = reference.cases(graph)
+        info = choose_file(manifest, graph, provider)
+        if info.compute == "bfloat16":
+            figures[info.file] = "not run: NumPy has no bfloat16 to feed it"
+            continue
+        where = place(manifest, info, provider)
+        figures[info.file] = check_graph(
+            folder / info.file, manifest.spec(info), cases, TOLERANCES[manifest.dtype], where
+        )
+    return figures
+
+
+def steps(setup: Setup, folder: Path, counts: tuple[int, ...]) -> dict[str, Any]:
+    """Time steps of so many utterances at once, sampling included, at 500 positions.
+
+    Returns:
+        By number: ``graph_ms`` (one call of the decoder, with its copies), ``sampling_ms``, both
+        medians; ``realtime`` of each utterance; ``vram_gb`` that the buffers took.
+    """
+    dia = setup.load(folder)
+    model, random = dia.manifest.model, np.random.default_rng(0)
+    text = np.full(TEXT_POSITIONS, ord("a"))
+    loaded = gpu_memory()
+    figures: dict[str, Any] = {"loaded_vram_gb": loaded}
+    for count in counts:
+        batch = dia.open_decoder(count)
+        for slot in range(count):
+            batch.set_text(slot, dia.encode_text(text), len(text))
+        tokens = random.integers(0, model.eos_token_id, (count, model.num_channels))
+        params = SamplingParams.stack([GenerationConfig()] * count)
+        graph_ms, sampling_ms = [], []
+        for offset in range(WARM_UP_STEPS + setup.steps):
+            started = time.perf_counter()
+            logits = batch.step(tokens, np.full(count, CACHED_POSITIONS + offset))
+            between = time.perf_counter()
+            tokens = sample(
+                *(logits[:, 0], logits[:, 1], random.random(tokens.shape)),
+                params=params,
+                release=model.release,
+                eos_token_id=model.eos_token_id,
+            )
+            graph_ms.append((between - started) * 1e3)
+            sampling_ms.append((time.perf_counter() - between) * 1e3)
+        graph, sampling = (
+            float(np.median(values[WARM_UP_STEPS:])) for values in (graph_ms, sampling_ms)
+        )
+        taken = gpu_memory()
+        figures[str(count)] = {
+            "graph_ms": graph,
+            "sampling_ms": sampling,
+            "realtime": 1e3 / (graph + sampling) / FRAMES_PER_SECOND,
+            "vram_gb": None if taken is None or loaded is None else taken - loaded,
+        }
+        del batch
+    return figures
+
+
+def speech(setup: Setup, folder: Path) -> dict[str, Any]:
+    """Seconds to the first audio of a stream, of its whole, and of decoding alone; warm."""
+    dia = setup.load(folder)
+    frames = 86
+    config = GenerationConfig(seed=0, max_tokens=frames + dia.manifest.model.max_delay + 1)
+    first_s, whole_s, spoken = [], [], 0.0
+    for _ in range(3):
+        started = time.perf_counter()
+        stream = dia.stream(_SCRIPT, config)
+        chunks = [next(stream)]
+        first_s.append(time.perf_counter() - started)
+        chunks += stream
+        whole_s.append(time.perf_counter() - started)
+        spoken = sum(len(chunk.samples) for chunk in chunks) / dia.sample_rate
+    codec = dia.manifest.codec
+    codes = np.random.default_rng(0).integers(0, codec.codebook_size, (430, codec.num_codebooks))
+    seconds = len(codes) * codec.hop_length / codec.sample_rate
+    decode = _timed(lambda: dia.decode_codes(codes))
+    return {
+        "first_audio_s": min(first_s[1:]),
+        "realtime": spoken / min(whole_s[1:]),
+        "decode_s_per_s": decode / seconds,
+    }
+
+
+def decoder_bytes(folder: Path, provider: str) -> int:
+    """Bytes of the weights that a step reads: the decoder's file."""
+    from dia_ort.manifest import read_manifest
+
+    manifest = read_manifest(folder)
+    info = choose_file(manifest, DECODER, resolve_provider(provider))
+    return manifest.files[info.data or info.file].size
+
+
+def gpu_memory() -> float | None:
+    """GB in use on the first GPU, by anybody; None where nvidia-smi is not."""
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return None
+    query = ["--query-gpu=memory.used", "--format=csv,noheader,nounits", "--id=0"]
+    done = subprocess.run([program, *query], capture_output=True, text=True, check=True)
+    return float(done.stdout.split()[0]) * 2**20 / 1e9
+
+
+def _timed(call: Callable[[], object]) -> float:
+    """Seconds of the best of three, after one to warm up."""
+    timings = []
+    for _ in range(4):
+        started = time.perf_counter()
+        call()
+        timings.append(time.perf_counter() - started)
+    return min(timings[1:])
