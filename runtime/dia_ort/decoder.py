@@ -15,6 +15,7 @@ text axis, and replayed: so all addresses are fixed, and what the kernels are to
 row is the most that there can be.
 """
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -32,6 +33,8 @@ TEXT_BLOCK = 32
 
 _NO_GRAPH = -1
 """onnxruntime's number for a run that is not captured."""
+_GRAPH_NUMBERS = itertools.count()
+"""A captured graph has addresses of one batch, and several batches may share a session."""
 _ITEM_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2, "int8": 1}
 
 
@@ -178,7 +181,9 @@ class DecoderBatch:
         shape = count, self._text_axis
         if self._bound != shape:
             self._bind(count)
-        self._run(self._binding, self._graphs.setdefault(shape, len(self._graphs)))
+        if shape not in self._graphs:
+            self._graphs[shape] = next(_GRAPH_NUMBERS)
+        self._run(self._binding, self._graphs[shape])
         self._logits.download(first, ROWS * count)
         logits, paired = self._logits.host, self._paired[:count]
         paired[:, 0] = logits[first:middle][::-1, 0]

@@ -36,9 +36,10 @@ def tampered(monkeypatch, tmp_path):
         attach = exporter.attach_weights
 
         def attach_and_change(model, *arguments, **options):
-            attach(model, *arguments, **options)
+            names = attach(model, *arguments, **options)
             if model.graph.name == graph:
                 change(model.graph)
+            return names
 
         monkeypatch.setattr(exporter, "attach_weights", attach_and_change)
         with pytest.raises(GateError) as error:

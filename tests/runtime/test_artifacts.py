@@ -298,8 +298,12 @@ def test_a_manifest_of_another_model(home, key, value):
 
 def test_a_manifest_of_another_dtype(home):
     with edit_manifest(linked_demo(home / "model")) as manifest:
-        manifest["graphs"][1]["compute"] = "float16"
-    with pytest.raises(ArtifactError, match=r"input is .*tensor\(float\).* not .*float16"):
+        decoders = [graph for graph in manifest["graphs"] if graph["graph"] == "decoder"]
+        for graph, compute in zip(decoders, ("float16", "float32"), strict=True):
+            graph["compute"] = compute
+    with pytest.raises(
+        ArtifactError, match=r"input is .*tensor\(float16\).* not .*tensor\(float\)"
+    ):
         Dia.load("model", provider="cpu")
 
 

@@ -133,5 +133,11 @@ def test_captured_steps_have_a_number_for_each_shape(on_device, on_host, monkeyp
     for codes, wanted in zip(spoken(dia), on_host, strict=True):
         np.testing.assert_array_equal(codes, wanted)
     numbers = {int(made.get_run_config_entry("gpu_graph_id")) for made in runs}
-    assert numbers >= {-1, 0, 1, 2}  # -1: the voice's steps
-    assert numbers == set(range(-1, max(numbers) + 1))
+    assert -1 in numbers  # the voice's steps
+    assert len(numbers) > 3
+    again = {*map(id, runs)}
+    spoken(dia)
+    more = {
+        int(made.get_run_config_entry("gpu_graph_id")) for made in runs if id(made) not in again
+    }
+    assert more & numbers == {-1}  # another batch, on the same session, at other addresses

@@ -40,9 +40,9 @@ def test_what_may_be_absent_is_null():
     assert parse_manifest(edited("quantization", None)).quantization is None
     assert parse_manifest(edited("sources/model/revision", "abc")).sources["model"].revision
     manifest = copy.deepcopy(VALID)
-    manifest["graphs"][0]["data"] = None
-    del manifest["files"]["encoder.onnx.data"]
-    assert parse_manifest(json.dumps(manifest)).graphs[0].data is None
+    manifest["graphs"][4]["data"] = None
+    del manifest["files"]["dac_decoder.onnx.data"]
+    assert parse_manifest(json.dumps(manifest)).graphs[4].data is None
 
 
 def test_what_earlier_versions_did_not_write_has_a_default():
@@ -140,10 +140,10 @@ def test_wrong_types(path, value, message):
         ("codec/num_codebooks", 8, "num_codebooks must equal model.num_channels"),
         ("model/pad_token_id", 1028, "special tokens must lie between the codes and vocab_size"),
         ("model/bos_token_id", 1023, "special tokens must lie between the codes and vocab_size"),
-        ("graphs/0/data", None, r"do not name the same files \(encoder.onnx.data\)"),
+        ("graphs/4/data", None, r"do not name the same files \(dac_decoder.onnx.data\)"),
         ("graphs/0/file", "text.onnx", r"\(encoder.onnx, text.onnx\)"),
         ("files/extra.bin", {"size": 1, "sha256": ""}, r"\(extra.bin\)"),
-        ("graphs/3", VALID["graphs"][2] | {"nodes": 1}, r"files \(dac_encoder.onnx, "),
+        ("graphs/5", VALID["graphs"][4] | {"nodes": 1}, r"files \(dac_encoder.onnx, "),
         ("graphs/0/graph", "decoder", "must hold each of encoder, decoder, dac_decoder, dac_enc"),
     ],
 )

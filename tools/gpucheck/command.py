@@ -14,12 +14,19 @@ from typing import Any
 from benchmark.apart import run_apart
 from benchmark.artifacts import ensure_artifact
 from benchmark.settings import FULL, TINY
+from gpucheck.codec import VARIANTS
 from gpucheck.ours import Setup, decoder_bytes
 from gpucheck.summary import lines, summarize, targets
 
-PARTS = ("facts", "nodes", "gate", "bandwidth", "steps", "transformers", "speech")
+PARTS = (
+    *("facts", "nodes", "gate", "runtime", "bandwidth"),
+    *("steps", "transformers", "speech", "codec", "parity"),
+)
 DTYPES = ("fp16", "bf16", "int4")
+KNOWN_DTYPES = (*DTYPES, "int8", "fp32", "fp32-standard")
 COUNTS = (1, 8, 16, 32, 64)
+CODEC_FRAMES = 430  # five seconds
+GREEDY_STEPS = 200
 
 CONTESTANTS = (
     "transformers bf16",
@@ -65,6 +72,8 @@ def check(options: argparse.Namespace) -> dict[str, Any]:
             figures = run_apart(f"gpucheck.{function}", *arguments)
             figures.pop("peak_rss_gb")
             report["parts"][name] = figures
+            if not figures.get("passes", True):
+                report["failures"][name] = "further from PyTorch than is allowed; see its figures"
         except Exception as error:  # noqa: BLE001 - the other parts must outlive it
             report["failures"][name] = f"{type(error).__name__}: {error}"
         _finish(report, options.json)
@@ -74,25 +83,62 @@ def check(options: argparse.Namespace) -> dict[str, Any]:
 
 def plan(options: argparse.Namespace, folders: dict[str, Path]) -> Iterator[Call]:
     """What to run, in order: facts before figures, and contestants beside each other."""
-    setup = Setup(options.provider, options.steps)
-    captured = replace(setup, capture=True)
-    on_cuda = options.provider == "cuda"
-    device = "cuda" if on_cuda else "cpu"
-    yield "facts", "facts", "ours:facts", (setup,)
+    setups = {"": Setup(options.provider, options.steps)}
+    if options.provider == "cuda":
+        setups[", captured"] = replace(setups[""], capture=True)
+    yield "facts", "facts", "ours:facts", (setups[""],)
     for dtype, folder in folders.items():
-        yield "nodes", f"nodes {dtype}", "ours:nodes", (setup, folder)
-        yield "gate", f"gate {dtype}", "ours:gate", (setup, folder, options.model)
-    yield "bandwidth", "bandwidth", "reference:bandwidth", (device,)
+        arguments = (folder, options.model)
+        yield "nodes", f"nodes {dtype}", "ours:nodes", (setups[""], folder)
+        yield "gate", f"gate {dtype}", "ours:gate", (setups[""], *arguments)
+        for way, setup in setups.items():
+            yield "runtime", f"runtime {dtype}{way}", "runtime_gate:gate", (setup, *arguments)
+    yield "bandwidth", "bandwidth", "reference:bandwidth", (_device(options),)
+    for number in range(1, options.rounds + 1):
+        yield from _plan_round(options, folders, setups, number)
     for dtype, folder in folders.items():
-        arguments = (folder, options.counts)
-        yield "steps", f"steps {dtype}", "ours:steps", (setup, *arguments)
-        if on_cuda:
-            yield "steps", f"steps {dtype}, captured", "ours:steps", (captured, *arguments)
-    for name in CONTESTANTS if on_cuda else CONTESTANTS[:1]:
+        for way, setup in setups.items():
+            yield "speech", f"speech {dtype}{way}", "ours:speech", (setup, folder)
+    yield from _plan_comparisons(options, folders, setups[""])
+
+
+def _plan_round(
+    options: argparse.Namespace,
+    folders: dict[str, Path],
+    setups: dict[str, Setup],
+    number: int,
+) -> Iterator[Call]:
+    """Steps of ours and of theirs; several utterances at once in the first round alone."""
+    suffix = f", round {number}" if number > 1 else ""
+    counts = options.counts if number == 1 else options.counts[:1]
+    for dtype, folder in folders.items():
+        for way, setup in setups.items():
+            yield "steps", f"steps {dtype}{way}{suffix}", "ours:steps", (setup, folder, counts)
+    device = _device(options)
+    for name in CONTESTANTS if device == "cuda" else CONTESTANTS[:1]:
         arguments = (options.model, device, options.steps, name)
-        yield "transformers", name, "reference:step", arguments
+        yield "transformers", f"{name}{suffix}", "reference:step", arguments
+
+
+def _plan_comparisons(
+    options: argparse.Namespace, folders: dict[str, Path], setup: Setup
+) -> Iterator[Call]:
+    """Audio against PyTorch's, and greedy codes against transformers'."""
+    on_cuda = options.provider == "cuda"
+    first = next(iter(folders.values()))
+    for variant in VARIANTS if on_cuda else ("as it is",):
+        arguments = (first, options.provider, variant, options.model, CODEC_FRAMES)
+        yield "codec", f"codec {variant}", "codec:decode", arguments
     for dtype, folder in folders.items():
-        yield "speech", f"speech {dtype}", "ours:speech", (setup, folder)
+        # Elsewhere than on CUDA, half precision is widened to float32: transformers has no such.
+        if dtype.startswith("fp32") or (on_cuda and dtype in {"fp16", "bf16"}):
+            compared = (setup, folder, options.model, GREEDY_STEPS)
+            yield "parity", f"parity {dtype}", "parity:greedy", compared
+
+
+def _device(options: argparse.Namespace) -> str:
+    """Torch's name of where its side runs."""
+    return "cuda" if options.provider == "cuda" else "cpu"
 
 
 def _finish(report: dict[str, Any], path: Path | None) -> None:
@@ -110,9 +156,12 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--provider", default="cuda", help="cpu tries the tool itself")
     parser.add_argument("--model", choices=(FULL, TINY), default=FULL)
     parser.add_argument("--parts", type=_subset(PARTS), default=PARTS, help=f"of {','.join(PARTS)}")
-    parser.add_argument("--dtypes", type=_subset(("fp32", "int8", *DTYPES)), default=DTYPES)
+    parser.add_argument("--dtypes", type=_subset(KNOWN_DTYPES), default=DTYPES)
     parser.add_argument("--counts", type=_numbers, default=COUNTS, help="utterances at once")
     parser.add_argument("--steps", type=int, default=100, help="to time")
+    parser.add_argument(
+        "--rounds", type=int, default=2, help="of single steps, ours and theirs in turn"
+    )
     parser.add_argument("--budget-minutes", type=float, default=60)
     parser.add_argument("--json", type=Path, help="where to write the report, after every part")
     parser.add_argument(

@@ -10,15 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from transformers import DiaForConditionalGeneration
 
 from benchmark.apart import run_apart
-from benchmark.reference import transformers_config
-from dia_export.exporter import RANDOM_MODELS
-from dia_models.layouts import transformers_dia
-from dia_models.random_weights import random_dia
 from dia_ort import GenerationConfig
 from dia_ort.generation import Utterance
 from dia_ort.graphs import DECODER, ModelSpec
@@ -31,20 +25,9 @@ from gpucheck.ours import Setup
 
 _TEXT = "[S1] Hello, how are you? [S2] Quite well, thank you (laughs). [S1] Good to hear."
 _BARRED = -1e4
-_DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 
 Grid = NDArray[np.int64]
 Logits = NDArray[np.float32]
-
-
-def comparable_dtype(folder: Path, provider: str) -> str | None:
-    """torch's name of what an artifact computes in on a provider.
-
-    None where that is not what its weights are stored in: transformers has no such model.
-    """
-    manifest = read_manifest(folder)
-    compute = choose_file(manifest, DECODER, resolve_provider(provider)).compute
-    return compute if _DTYPES.get(manifest.dtype) == compute else None
 
 
 def greedy(setup: Setup, folder: Path, model: str, steps: int) -> dict[str, Any]:
@@ -52,19 +35,21 @@ def greedy(setup: Setup, folder: Path, model: str, steps: int) -> dict[str, Any]
 
     Args:
         setup: How ours is run.
-        folder: An export of the random model, for which :func:`comparable_dtype` has one.
+        folder: An export of the random model. On the provider it computes in what its weights are
+            stored in: transformers is given that dtype.
         model: The random model's name.
         steps: Decoder steps; the end of speech is barred.
 
     Returns:
         The figures of :func:`compare`, and transformers' ``dtype``.
     """
-    dtype = comparable_dtype(folder, setup.provider)
+    manifest = read_manifest(folder)
+    dtype = choose_file(manifest, DECODER, resolve_provider(setup.provider)).compute
     device = "cuda" if setup.provider == "cuda" else "cpu"
     with tempfile.TemporaryDirectory() as scratch:
         ours, theirs = Path(scratch) / "ours.npz", Path(scratch) / "theirs.npz"
-        spec = read_manifest(folder).model
-        run_apart("gpucheck.parity:speak_theirs", model, dtype, device, spec, steps, theirs)
+        arguments = (model, dtype, device, manifest.model, steps, theirs)
+        run_apart("gpucheck.parity_reference:speak", *arguments)
         run_apart("gpucheck.parity:speak_ours", setup, folder, steps, ours)
         with np.load(ours) as have, np.load(theirs) as want:
             figures = compare(have["tokens"], have["logits"], want["tokens"], want["logits"])
@@ -101,27 +86,26 @@ def compare(have: Grid, have_logits: Logits, want: Grid, want_logits: Logits) ->
 def speak_ours(setup: Setup, folder: Path, steps: int, path: Path) -> dict[str, Any]:
     """dia-ort's side, into a file."""
     dia = setup.load(folder)
-    _speak(dia.open_decoder(1), dia.encode_text, dia.manifest.model, steps, path)
+    speak_greedily(dia.open_decoder(1), dia.encode_text, dia.manifest.model, steps, path)
     return {}
 
 
-@torch.no_grad()
-def speak_theirs(
-    model: str, dtype: str, device: str, spec: ModelSpec, steps: int, path: Path
-) -> dict[str, Any]:
-    """transformers' side, into a file."""
-    decoder = _TransformersDecoder(_model(model, dtype, device))
-    _speak(decoder, lambda tokens: [tokens], spec, steps, path)
-    return {}
-
-
-def _speak(
+def speak_greedily(
     decoder: Any,
     encode: Callable[[Grid], Sequence[Any]],
     model: ModelSpec,
     steps: int,
     path: Path,
 ) -> None:
+    """Speak with a decoder of one slot, and save the tokens and logits of every step.
+
+    Args:
+        decoder: As the scheduler wants it.
+        encode: A script's tokens to what the decoder's ``set_text`` takes.
+        model: Tokens and rules.
+        steps: How many.
+        path: Of the file.
+    """
     recorded = _Recorded(decoder, model)
     scheduler = Scheduler(recorded, model, encode)
     config = GenerationConfig(temperature=0, max_tokens=steps + model.max_delay + 1)
@@ -154,55 +138,3 @@ class _Recorded:
         self.logits.append(logits[0].copy())
         logits[:, :, 0, self._eos :] = _BARRED
         return logits
-
-
-class _TransformersDecoder:
-    """transformers as the scheduler wants a decoder, with its own cache. One slot."""
-
-    def __init__(self, model: Any) -> None:
-        self._model = model
-        self._cache: Any = None
-
-    def set_text(self, _slot: int, tokens: Sequence[Grid], length: int) -> None:
-        script = torch.from_numpy(tokens[0])[None].to(self._model.device)
-        pair = torch.cat([script, torch.zeros_like(script)])
-        self._mask = torch.ones(2, length, dtype=torch.long, device=self._model.device)
-        self._encoded = self._model.model.encoder(input_ids=pair, attention_mask=self._mask)
-
-    def step(self, tokens: Grid, _positions: Grid) -> Logits:
-        inputs = torch.from_numpy(tokens)[:, None].repeat(2, 1, 1).to(self._model.device)
-        out = self._model(
-            encoder_outputs=self._encoded,
-            attention_mask=self._mask,
-            decoder_input_ids=inputs,
-            past_key_values=self._cache,
-            use_cache=True,
-        )
-        self._cache = out.past_key_values
-        logits: Logits = out.logits.float().reshape(1, 2, tokens.shape[1], -1).cpu().numpy()
-        return logits
-
-    def release(self, _slot: int) -> None:
-        self._cache = None
-
-
-def _model(name: str, dtype: str, device: str) -> Any:
-    """transformers' model with the weights that the exports of the random model have."""
-    config = RANDOM_MODELS[name][0]
-    checkpoint = random_dia(config)
-    # Float32 products in full: dia-ort's CUDA sessions have TF32 off, too.
-    torch.backends.cuda.matmul.allow_tf32 = False
-    torch.set_default_dtype(getattr(torch, dtype))  # not .to(): RoPE's tables stay in float32
-    with torch.device(device):
-        model: Any = DiaForConditionalGeneration(transformers_config(config)).eval()
-    parameters = dict(model.named_parameters())
-    for weight, recipe in transformers_dia(config).items():
-        value = checkpoint.weights[weight].load()
-        parts = [value]
-        if value.ndim == 2 and not weight.endswith("embedding.weight"):  # ours are input-first
-            parts = list(value.t().split([shape[0] for shape in recipe.parts.values()]))
-        for key, part in zip(recipe.parts, parts, strict=True):
-            parameters.pop(key).copy_(part)
-    if parameters:
-        raise ValueError(f"transformers has weights that no layout names: {', '.join(parameters)}")
-    return model
