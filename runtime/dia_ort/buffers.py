@@ -224,7 +224,7 @@ class Mover:
         self.device = provider.device
         path = Path(__file__).with_name("move.onnx")
         self._session = onnxruntime().InferenceSession(
-            str(path), session_options(), providers=provider.chain
+            str(path), session_options(), providers=provider.without_capture().chain
         )
         self._binding = self._session.io_binding()
         self._scratch: tuple[int, Any] = (0, None)

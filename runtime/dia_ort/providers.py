@@ -281,7 +281,7 @@ def _check_placement(path: Path, session: Any, provider: Provider) -> None:
         problem = find_problem(onnxruntime()) if provider.name == "cuda" else None
         raise ProviderError(
             f"the {provider.name} provider does not start on this machine: "
-            + (problem or f"to get it, {_REMEDIES.get(provider.name, _OTHERS)}. ")
+            + (problem or f"to get it, {_REMEDIES.get(provider.name, _OTHERS)}.")
             + " `dia-ort doctor` tells more; or take --provider cpu."
         )
     placement = node_placement(session)

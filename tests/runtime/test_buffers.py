@@ -73,6 +73,20 @@ def test_upload_and_download(mover):
     assert buffer.host.tolist() == [[-1] * 3, [3, 4, 5], [6, 7, 8], [-1] * 3]
 
 
+def test_copies_are_never_captured(monkeypatch):
+    """A captured copy would be replayed with the addresses of the first."""
+    chains = []
+    real = onnxruntime().InferenceSession
+
+    def session(path, options, providers):
+        chains.append(providers)
+        return real(path, options, providers=["CPUExecutionProvider"])
+
+    monkeypatch.setattr(onnxruntime(), "InferenceSession", session)
+    Mover(Provider("cuda", "cuda", {"enable_cuda_graph": "1", "device_id": "1"}))
+    assert chains == [[("CUDAExecutionProvider", {"device_id": "1"}), "CPUExecutionProvider"]]
+
+
 def test_bfloat16_is_taken(mover):
     DeviceBuffer((2, 4), "bfloat16", mover)
 
