@@ -137,7 +137,7 @@ def available_providers() -> list[str]:
 
 
 def _full_name(name: str) -> str:
-    """Onnxruntime's name of a provider.
+    """The name that onnxruntime has for a provider.
 
     Raises:
         InvalidConfigError: There is no such provider.
