@@ -1,0 +1,198 @@
+"""tools/demo_voice: what the demonstration model learns from, and that training can be stopped."""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from dia_ort.delay import FREE, apply_delay
+
+TOOLS = Path(__file__).parents[1] / "tools"
+sys.path.insert(0, str(TOOLS))
+
+from demo_voice import training  # noqa: E402
+from demo_voice.clips import Clip, Clips, make_split  # noqa: E402
+from demo_voice.codec import encode, make_codec, quantize, stages  # noqa: E402
+from demo_voice.codec_training import CodecSettings, CodecTraining  # noqa: E402
+from demo_voice.dia import DELAY_PATTERN, make_dia  # noqa: E402
+from demo_voice.dia_training import DiaSettings, DiaTraining  # noqa: E402
+from demo_voice.examples import BOS, EOS, PAD, collate, delayed, join  # noqa: E402
+from demo_voice.vocabulary import WORDS, Sentence  # noqa: E402
+
+CODEC = CodecSettings(steps=4, batch=2, frames=8, fits=(0.25, 0.75), fit_batches=70)
+DIA = DiaSettings(steps=4, frames=60, text_dropout=0.5)
+
+
+def make_clips(count=15, frames=20):
+    """Tones that say two words each."""
+    random = np.random.default_rng(0)
+    tones = np.sin(np.cumsum(np.repeat(random.uniform(0.01, 0.1, count * frames), 512)))
+    clips = [
+        Clip(
+            Sentence(1 + number % 2, (WORDS[number], WORDS[-1 - number])),
+            (0.0, frames / 2),
+            number * frames,
+            frames,
+        )
+        for number in range(count)
+    ]
+    return Clips(tuple(clips), (tones * 20_000).astype(np.int16))
+
+
+@pytest.fixture(scope="module")
+def clips():
+    return make_clips()
+
+
+@pytest.fixture(scope="module")
+def codes(clips):
+    frames = clips.clips[-1].span.stop
+    return np.random.default_rng(1).integers(0, 1024, (9, frames)).astype(np.int16)
+
+
+def random():
+    return np.random.default_rng(5)
+
+
+def test_no_sentence_of_the_tests_is_learned_or_settled_on():
+    split = make_split(seed=0, train=2000, validation=20, test=30)
+    assert len(set(split.train)) == 2000
+    learned = {sentence.words for sentence in split.train}
+    parts = [
+        {s.words for script in part for s in script} for part in (split.validation, split.test)
+    ]
+    assert not learned & parts[0]
+    assert not learned & parts[1]
+    assert not parts[0] & parts[1]
+    assert {word for words in learned for word in words} == set(WORDS)
+    assert split == make_split(seed=0, train=2000, validation=20, test=30)
+
+
+def test_codes_are_delayed_as_the_runtime_does_it(codes):
+    some = codes[:, :30]
+    theirs = apply_delay(some.T, DELAY_PATTERN, BOS)
+    ours = delayed(some)[: len(theirs)]
+    assert (ours[theirs != FREE] == theirs[theirs != FREE]).all()
+    for channel, delay in enumerate(DELAY_PATTERN):
+        after = delayed(some)[31 + delay :, channel]
+        assert after[0] == EOS
+        assert (after[1:] == PAD).all()
+
+
+def test_a_script_tells_what_is_said_in_each_frame(clips, codes):
+    for _ in range(20):
+        example = join(clips.clips[:3], codes, random())
+        assert example.codes.shape[1] == 60
+        assert len(example.letters) == 61
+        plain = example.text.replace(b"\1 ", b"").replace(b"\2 ", b"").rstrip(b"\1\2 ")
+        assert plain.decode() == " ".join(clip.sentence.text for clip in clips.clips[:3])
+        for number, clip in enumerate(clips.clips[:3]):
+            for word, frame in zip(clip.sentence.words, (2, 12), strict=True):
+                at = example.letters[number * 20 + frame]
+                begin = example.text.index(word.encode())
+                assert begin <= at <= begin + len(word)
+        assert example.text[round(example.letters[-1])] == ord(".")
+
+
+def test_some_scripts_go_on_in_a_voice_with_exchanged_tags(clips, codes):
+    draws = np.random.default_rng(0)
+    examples = [join(clips.clips[:2], codes, draws) for _ in range(300)]
+    voices = [example for example in examples if example.given]
+    assert all(example.given == 20 for example in voices)
+    assert 40 < len(voices) < 110
+    assert {example.text[0] for example in voices} == {1, 2}
+    assert {example.text[0] for example in examples if not example.given} == {1}
+
+
+def test_a_batch_asks_for_what_comes_next(clips, codes):
+    short, voiced = join(clips.clips[:1], codes, random()), join(clips.clips[:3], codes, random())
+    voiced = replace(voiced, given=20)
+    batch = collate([short, voiced], random(), text_dropout=0, corruption=0)
+    assert batch.inputs.shape == batch.targets.shape == (2, 60 + 16, 9)
+    assert (batch.inputs[1, 1:61, 0].numpy() == codes[0, :60]).all()
+    for channel, delay in enumerate(DELAY_PATTERN):
+        targets = batch.targets[1, :, channel].numpy()
+        assert (targets[delay + 20 : delay + 60] == codes[channel, 20:60]).all()
+        assert targets[delay + 60] == EOS
+        assert (np.delete(targets, range(delay + 20, delay + 61)) >= PAD).all()
+    assert batch.text_mask.sum(1).tolist() == [len(short.text), len(voiced.text)]
+    assert (batch.guide[0].sum(-1) > 0).sum() == 21
+    dropped = collate([short], random(), text_dropout=1, corruption=0)
+    assert not dropped.text.any()
+    assert not dropped.guide.any()
+
+
+def test_corruption_puts_codes_of_other_moments_in_place(clips, codes):
+    examples = [join(clips.clips[:6], codes, random())] * 8
+    clean = collate(examples, random(), text_dropout=0, corruption=0)
+    dirty = collate(examples, random(), text_dropout=0, corruption=0.9)
+    changed = (clean.inputs != dirty.inputs).float().mean()
+    assert 0.2 < changed < 0.8
+    assert ((clean.inputs < EOS) == (dirty.inputs < EOS)).all()
+    assert (clean.targets == dirty.targets).all()
+
+
+def test_the_codec_is_quantised_as_it_encodes(clips):
+    codec = make_codec(encoder_width=2, decoder_width=16)
+    audio = torch.from_numpy(clips.audio(clips.clips[0]))[None]
+    latents = codec.encoder(audio[:, None])
+    quantized, _ = quantize(codec, latents, torch.tensor([9]))
+    codes = encode(codec, audio)
+    looked_up = sum(
+        stage.out_proj(stage.codebook(codes[:, i]).mT) for i, stage in enumerate(stages(codec))
+    )
+    assert torch.allclose(quantized, looked_up, atol=1e-5)
+    assert torch.equal(codes, codec.encode(audio[:, None]).audio_codes)
+
+
+def codec_training(clips, codes):
+    torch.manual_seed(0)
+    return CodecTraining(clips, CODEC, make_codec(encoder_width=2, decoder_width=16))
+
+
+def dia_training(clips, codes):
+    torch.manual_seed(0)
+    return DiaTraining(clips.clips, codes, DIA, make_dia(32, 1, 64, 3))
+
+
+@pytest.mark.parametrize("make", [codec_training, dia_training])
+def test_a_training_that_was_stopped_ends_with_the_same_weights(
+    make, clips, codes, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(training, "_SAVE_EVERY", 2)
+    monkeypatch.setattr(training, "_CURVE_EVERY", 1)
+
+    def stop(done, _of):
+        if done == 3:  # saved at 2: the third step is done again
+            raise KeyboardInterrupt
+
+    whole, first, second = (make(clips, codes) for _ in range(3))
+    curve = training.run(whole, tmp_path / "whole", lambda *_: None)
+    with pytest.raises(KeyboardInterrupt):
+        training.run(first, tmp_path / "stopped", stop)
+    assert training.run(second, tmp_path / "stopped", lambda *_: None) == curve
+    assert [figures["step"] for figures in curve] == [1, 2, 3, 4]
+    for name, state in whole.state_dict().items():
+        if name not in {"optimizer", "optimizers"}:
+            assert all(torch.equal(state[k], v) for k, v in second.state_dict()[name].items())
+
+
+@pytest.mark.parametrize(("make", "name"), [(codec_training, "codec"), (dia_training, "dia")])
+def test_a_step_changes_the_weights(make, name, clips, codes):
+    trained = make(clips, codes)
+    before = {key: value.clone() for key, value in trained.state_dict()[name].items()}
+    figures = [trained.step(number) for number in range(4)]
+    assert all(np.isfinite(value) for step in figures for value in step.values())
+    after = trained.state_dict()[name]
+    assert all(torch.isfinite(value).all() for value in after.values())
+    assert any(not torch.equal(before[key], after[key]) for key in before)
+
+
+def test_a_batch_without_any_text_teaches_no_attention(clips, codes):
+    trained = dia_training(clips, codes)
+    example = join(clips.clips[:1], codes, random())
+    batch = collate([example], random(), text_dropout=1, corruption=0)
+    assert trained.losses(batch)[1] == 0

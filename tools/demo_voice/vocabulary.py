@@ -1,0 +1,66 @@
+"""The words of the demonstration voice, and sentences of them."""
+
+import random
+from dataclasses import dataclass
+
+WORDS = (
+    *("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"),
+    *("hello", "yes", "no", "this", "is", "dia", "test", "good", "morning", "thank", "you"),
+    *("welcome", "red", "green", "blue", "go", "stop", "my", "name", "world", "open"),
+)
+
+PHRASES = (
+    "hello world",
+    "this is dia",
+    "my name is dia",
+    "thank you",
+    "good morning",
+    "this is my test",
+    "hello dia",
+    "welcome",
+    "yes",
+    "no",
+    "yes thank you",
+    "no thank you",
+    "this is my world",
+    "one two three",
+    "good morning world",
+    "go go go",
+    "stop",
+    "is this dia",
+)
+"""What people try first: said often, so that they are learned best."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sentence:
+    """What one speaker says in one breath.
+
+    Attributes:
+        speaker: 1 or 2, for [S1] or [S2].
+        words: In order.
+    """
+
+    speaker: int
+    words: tuple[str, ...]
+
+    @property
+    def text(self) -> str:
+        """The words, with a full stop at the end."""
+        return f"{' '.join(self.words)}."
+
+
+def random_sentence(random_: random.Random, lengths: tuple[int, ...]) -> Sentence:
+    """A sentence of random words; its length is drawn from those given."""
+    words = tuple(random_.choice(WORDS) for _ in range(random_.choice(lengths)))
+    return Sentence(random_.choice((1, 2)), words)
+
+
+def script(sentences: tuple[Sentence, ...]) -> str:
+    """Sentences as a text for Dia: a tag where the speaker changes."""
+    parts, speaker = [], 0
+    for sentence in sentences:
+        tag = f"[S{sentence.speaker}] " if sentence.speaker != speaker else ""
+        parts.append(tag + sentence.text)
+        speaker = sentence.speaker
+    return " ".join(parts)
