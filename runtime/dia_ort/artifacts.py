@@ -28,6 +28,11 @@ class Artifact:
     folder: Path
     manifest: Manifest
 
+    @property
+    def is_demo(self) -> bool:
+        """Whether it is the built-in model."""
+        return self.folder == _demo_folder()
+
 
 def models_folder() -> Path:
     """Where ``dia-export`` writes by default and dia-ort looks first.

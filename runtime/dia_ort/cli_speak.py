@@ -3,9 +3,7 @@
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
-from dia_ort.artifacts import DEMO
 from dia_ort.audio import AudioChunk
 from dia_ort.cli_input import Recording, with_tag
 from dia_ort.cli_models import broken_models
@@ -14,18 +12,18 @@ from dia_ort.cli_output import Target
 from dia_ort.cli_terminal import CtrlC, Terminal
 from dia_ort.codec import ChunkWindows
 from dia_ort.config import GenerationConfig
+from dia_ort.demo_words import DEMO_WORDS, unknown_words
 from dia_ort.dia import Dia
 from dia_ort.errors import DiaError
-from dia_ort.script import Script
+from dia_ort.script import Script, Turn
 from dia_ort.streams import Generation
 from dia_ort.voice import Voice
 
 INTERRUPTED = 130
 
 _DEMO_NOTE = (
-    "note: this is the built-in demo, a tiny model that knows some 30 words (hello, yes, no, one "
-    "to ten, ...) and clones no voices. For the real one: pip install 'dia-ort[export]', then "
-    "dia-export --dtype int4"
+    "note: this is the built-in demo, a tiny model of 32 words and two voices. For the real one: "
+    "pip install 'dia-ort[export]', then dia-export --dtype int4"
 )
 _ENDINGS = {
     "eos": "ended by itself",
@@ -83,8 +81,8 @@ def speak(job: Job, terminal: Terminal) -> int:
             provider_options=job.provider_options,
             threads=job.threads,
         )
-        if dia.artifact.folder == Path(__file__).parent / DEMO:
-            terminal.note(_DEMO_NOTE)
+        if dia.artifact.is_demo:
+            _tell_of_demo(job, terminal)
         if job.reading:
             return _narrate(job, job.reading, dia, terminal)
         script = with_tag(job.script, "script", terminal)
@@ -98,6 +96,18 @@ def speak(job: Job, terminal: Terminal) -> int:
                 return INTERRUPTED
     _report(speech, generation, dia, terminal)
     return INTERRUPTED if ctrl_c.pressed else 0
+
+
+def _tell_of_demo(job: Job, terminal: Terminal) -> None:
+    terminal.note(_DEMO_NOTE)
+    script = job.script
+    if job.reading:  # without the names of those who speak
+        script = " ".join(item.text for item in job.reading.script.items if isinstance(item, Turn))
+    if unknown := unknown_words(script):
+        terminal.warn(
+            f"the demo does not know {', '.join(unknown)}, and will say something else: it knows "
+            f"{', '.join(DEMO_WORDS)}"
+        )
 
 
 def _narrate(job: Job, reading: Reading, dia: Dia, terminal: Terminal) -> int:

@@ -20,8 +20,9 @@ from dia_ort.errors import InvalidConfigError, VoiceFileError
 from dia_ort.voice import NO_TRANSCRIPT, Voice
 from dia_ort.voices import (
     SUFFIX,
+    find_voice,
+    list_built_in_voices,
     list_voice_files,
-    locate_voice,
     remove_voice,
     voice_file,
     voices_folder,
@@ -113,9 +114,10 @@ def add(
 
 @app.command("list")
 def list_voices(*, as_json: Json = False) -> None:
-    """List the voices that are kept."""
+    """List the voices that are kept, and the demo's own."""
     models = list_artifacts()
-    rows = [_try_summary(path, models) for path in list_voice_files()]
+    paths = [*list_voice_files(), *list_built_in_voices()]
+    rows = [_try_summary(path, models) for path in paths]
     if as_json:
         typer.echo(json.dumps(rows, indent=2))
         return
@@ -128,7 +130,7 @@ def list_voices(*, as_json: Json = False) -> None:
 @app.command()
 def show(voice: NameOrFile, *, as_json: Json = False) -> None:
     """Show what a voice says, and where it came from."""
-    row = _summary(locate_voice(voice), list_artifacts())
+    row = _summary(find_voice(voice), list_artifacts())
     if as_json:
         typer.echo(json.dumps(row, indent=2))
         return

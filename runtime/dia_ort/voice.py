@@ -23,7 +23,7 @@ from dia_ort.errors import (
     VoiceFileError,
 )
 from dia_ort.files import write_file
-from dia_ort.voices import locate_voice, missing_voice, voices_folder
+from dia_ort.voices import find_voice, locate_voice, missing_voice, voices_folder
 
 if TYPE_CHECKING:
     from dia_ort.dia import Dia
@@ -161,12 +161,12 @@ class Voice:
 
         Args:
             voice: A str of letters, digits, ``-`` and ``_`` is a name in
-                :func:`dia_ort.voices.voices_folder`; anything else is a file.
+                :func:`dia_ort.voices.voices_folder` or of a built-in one; anything else is a file.
 
         Raises:
             VoiceFileError: There is no such voice, or its file is damaged or no voice's.
         """
-        path = locate_voice(voice)
+        path = find_voice(voice)
         try:
             content = path.read_bytes()
         except FileNotFoundError:

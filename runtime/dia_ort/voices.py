@@ -1,6 +1,7 @@
 """Where voices are kept by name.
 
-A voice's name is the name of its file in :func:`voices_folder`, and can lead nowhere else.
+A voice's name is the name of its file in :func:`voices_folder`, or of one that comes with the demo,
+and can lead nowhere else.
 """
 
 import os
@@ -10,6 +11,8 @@ from pathlib import Path
 from dia_ort.errors import InvalidConfigError, VoiceFileError
 
 SUFFIX = ".voice"
+
+_BUILT_IN = Path(__file__).parent / "demo" / "voices"
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
@@ -47,6 +50,23 @@ def locate_voice(voice: str | os.PathLike[str]) -> Path:
     return Path(voice)
 
 
+def find_voice(voice: str | os.PathLike[str]) -> Path:
+    """The file to read a voice from: that of :func:`locate_voice`, else the built-in one.
+
+    It may not be there.
+    """
+    path = locate_voice(voice)
+    built_in = _BUILT_IN / path.name
+    if path.parent == voices_folder() and not path.exists() and built_in.is_file():
+        return built_in
+    return path
+
+
+def list_built_in_voices() -> list[Path]:
+    """The files of the demo's voices, by name, but for those whose name is taken."""
+    return [path for path in sorted(_BUILT_IN.glob(f"*{SUFFIX}")) if find_voice(path.stem) == path]
+
+
 def list_voice_files() -> list[Path]:
     """All files of the folder that end as voices do, by name, whether they read or not."""
     return sorted(voices_folder().glob(f"[!.]*{SUFFIX}"))
@@ -63,6 +83,8 @@ def remove_voice(name: str) -> Path:
     try:
         path.unlink()
     except FileNotFoundError:
+        if find_voice(name) != path:
+            raise VoiceFileError(f"the voice {name!r} comes with dia-ort, and stays") from None
         raise missing_voice(path) from None
     except OSError as error:
         raise VoiceFileError(f"cannot delete {path}: {error.strerror}") from error
@@ -73,8 +95,8 @@ def missing_voice(path: Path) -> VoiceFileError:
     """The error for a voice whose file is not there."""
     if path.parent != voices_folder():
         return VoiceFileError(f"there is no voice file {path}")
-    names = ", ".join(file.stem for file in list_voice_files()) or "none"
+    names = ", ".join(file.stem for file in [*list_voice_files(), *list_built_in_voices()])
     return VoiceFileError(
-        f"there is no voice {path.stem!r} in {path.parent}, where there are: {names}. Add it with "
+        f"there is no voice {path.stem!r} in {path.parent}; there are: {names}. Add it with "
         f"`dia-ort voice add`, or give a file with its folder (./{path.stem})"
     )

@@ -82,7 +82,7 @@ def join(clips: Sequence[Clip], codes: NDArray[np.int16], random: np.random.Gene
         if tag != last or random.random() < 0.5:
             text += bytes([tag]) + b" "
         letters.append(_letters(clip, len(text)))
-        text += clip.sentence.text.encode()
+        text += _spell(clip.sentence.text, random).encode()
         last = tag
     letters.append(np.array([len(text) - 1], np.float32))
     if random.random() < 0.5:
@@ -90,9 +90,16 @@ def join(clips: Sequence[Clip], codes: NDArray[np.int16], random: np.random.Gene
     return Example(
         bytes(text),
         np.concatenate([codes[:, clip.span] for clip in clips], axis=1),
-        np.concatenate(letters),
+        np.minimum(np.concatenate(letters), len(text) - 1),
         clips[0].frames if voice else 0,
     )
+
+
+def _spell(text: str, random: np.random.Generator) -> str:
+    """A sentence as people type it: some with a capital, some without a full stop."""
+    if random.random() < 0.3:
+        text = text.capitalize()
+    return text[:-1] + str(random.choice([".", "!", "?", ""], p=(0.8, 0.06, 0.06, 0.08)))
 
 
 def _letters(clip: Clip, first: int) -> NDArray[np.float32]:

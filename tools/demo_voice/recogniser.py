@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from demo_voice.acoustics import Features, Samples, features
+from demo_voice.acoustics import Samples, features
 from demo_voice.clips import Clip, Clips
 
 _STRETCH = 0.03
@@ -12,7 +12,7 @@ _STRETCH = 0.03
 _NEW_WORD = 0.8
 """What it costs to begin a word: more, and words are missed; less, and there are spurious ones."""
 
-_SILENCE = 3  # frames
+_SILENCE = 4  # frames
 
 
 class Recogniser:
@@ -25,7 +25,10 @@ class Recogniser:
     """
 
     def __init__(self, clips: Clips, per_word: int = 8, seed: int = 0) -> None:
-        names, templates = [""], [np.full((_SILENCE, features(np.zeros(1, np.float32)).shape[1]), -3.0)]
+        names, templates = (
+            [""],
+            [np.full((_SILENCE, features(np.zeros(1, np.float32)).shape[1]), -3.0)],
+        )
         random = np.random.default_rng(seed)
         for (word, _), places in sorted(_places(clips).items()):
             for index in random.permutation(len(places))[:per_word]:
@@ -95,5 +98,7 @@ def word_errors(said: tuple[str, ...], heard: tuple[str, ...]) -> int:
         last, row = row, np.empty_like(row)
         row[0] = count
         for column, other in enumerate(heard, 1):
-            row[column] = min(last[column - 1] + (word != other), last[column] + 1, row[column - 1] + 1)
+            row[column] = min(
+                last[column - 1] + (word != other), last[column] + 1, row[column - 1] + 1
+            )
     return int(row[-1])

@@ -3,7 +3,9 @@
 A stage whose outcome is there is not run again: delete its folder to have it anew.
 """
 
+import json
 import shutil
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,16 +14,23 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from demo_voice.clips import Split, make_split, open_clips, record
+from demo_voice.clips import Script, Split, make_split, open_clips, record
 from demo_voice.codec import encode, make_codec
 from demo_voice.codec_training import CodecSettings, CodecTraining
 from demo_voice.dia_training import DiaSettings, DiaTraining, scale_logits
+from demo_voice.espeak import SAMPLE_RATE
+from demo_voice.evaluation import Judge, Speak, as_records, summarize, table
 from demo_voice.examples import BOS, EOS, PAD
+from demo_voice.speaking import by_espeak, by_model, make_voice, through_codec
 from demo_voice.training import Report, run
+from demo_voice.vocabulary import text_of
+from dia_ort import Dia, write_audio
 
 DTYPES = ("fp32", "int8", "int4")
 
 _ENCODE_BATCH = 16
+_SAMPLES = (0, 1, 3)
+"""Of the test scripts, those to hear: two of one turn and one of two."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +89,11 @@ class Folders:
     def training(self, name: str) -> Path:
         """The state of a training, and its curve."""
         return self.root / f"{name}-training"
+
+    @property
+    def figures(self) -> Path:
+        """How well it speaks, and samples."""
+        return self.root / "figures"
 
     def artifact(self, dtype: str) -> Path:
         """What dia-ort runs."""
@@ -148,6 +162,71 @@ def export_all(_recipe: Recipe, folders: Folders, report: Report) -> None:
                 output=folders.artifact(dtype),
             )
         report(number + 1, len(DTYPES))
+
+
+def evaluate_all(recipe: Recipe, folders: Folders, report: Report) -> None:
+    """Figures, a table, curves, and three scripts to hear and to see."""
+    if folders.figures.exists():
+        return
+    from demo_voice.pictures import draw_curves
+
+    scripts = recipe.split().test
+    judge = Judge(open_clips(folders.clips), scripts)
+    fp32, int8, int4 = (folders.artifact(dtype) for dtype in DTYPES)
+    rows: dict[str, Callable[[], Speak]] = {
+        "espeak-ng itself": lambda: by_espeak,
+        "through the codec": lambda: through_codec(fp32),
+        "fp32": lambda: by_model(fp32),
+        "int8 (`demo`)": lambda: by_model(int8),
+        "int4": lambda: by_model(int4),
+        "fp32, `cfg_scale` 1": lambda: by_model(fp32, cfg_scale=1),
+        "fp32, no guidance": lambda: by_model(fp32, cfg_scale=0),
+        "fp32, voices exchanged": lambda: by_model(fp32, exchanged=True),
+    }
+    scores = {}
+    for number, (name, speak) in enumerate(rows.items()):
+        before = number * len(scripts)
+        scores[name] = judge.score(
+            speak(),
+            lambda done, of, before=before: report(before + done, len(rows) * of),
+        )
+    partial = folders.figures.with_suffix(".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    records = {name: {**summarize(row), "scripts": as_records(row)} for name, row in scores.items()}
+    (partial / "figures.json").write_text(json.dumps(records, indent=1) + "\n", encoding="utf-8")
+    (partial / "table.md").write_text(table(scores), encoding="utf-8")
+    trainings = {name: folders.training(name) / "curve.json" for name in ("codec", "dia")}
+    curves = {name: json.loads(file.read_text()) for name, file in trainings.items()}
+    draw_curves(curves, partial / "training.png")
+    _keep_samples(judge, scripts, int8, partial)
+    partial.rename(folders.figures)
+
+
+def _keep_samples(judge: Judge, scripts: Sequence[Script], artifact: Path, folder: Path) -> None:
+    """Some scripts as wav files, and their spectrograms below espeak-ng's."""
+    from demo_voice.pictures import draw_spectrograms
+
+    speak = by_model(artifact)
+    for number in _SAMPLES:
+        samples = speak(scripts[number], number).samples
+        text = text_of(scripts[number])
+        write_audio(folder / f"{number:02}.wav", samples, SAMPLE_RATE)
+        draw_spectrograms(
+            {f"espeak-ng: {text}": judge.reference(number), f"demo: {text}": samples},
+            folder / f"{number:02}.png",
+        )
+
+
+def install(folders: Folders, package: Path, docs: Path) -> None:
+    """Put the int8 model and its voices into the package, and the figures into the docs."""
+    for source, target in ((folders.artifact("int8"), package), (folders.figures, docs)):
+        for file in source.iterdir():
+            target.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(file, target)
+    dia = Dia.load(package, provider="cpu")
+    for name, speaker in (("low", 1), ("high", 2)):
+        make_voice(dia, speaker, 1).save(package / "voices" / f"{name}.voice")
 
 
 def _save(model: nn.Module, folder: Path) -> None:

@@ -3,11 +3,9 @@
 import random
 from dataclasses import dataclass
 
-WORDS = (
-    *("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"),
-    *("hello", "yes", "no", "this", "is", "dia", "test", "good", "morning", "thank", "you"),
-    *("welcome", "red", "green", "blue", "go", "stop", "my", "name", "world", "open"),
-)
+from dia_ort.demo_words import DEMO_WORDS
+
+WORDS = DEMO_WORDS
 
 PHRASES = (
     "hello world",
@@ -56,10 +54,10 @@ def random_sentence(random_: random.Random, lengths: tuple[int, ...]) -> Sentenc
     return Sentence(random_.choice((1, 2)), words)
 
 
-def script(sentences: tuple[Sentence, ...]) -> str:
+def text_of(script: tuple[Sentence, ...]) -> str:
     """Sentences as a text for Dia: a tag where the speaker changes."""
     parts, speaker = [], 0
-    for sentence in sentences:
+    for sentence in script:
         tag = f"[S{sentence.speaker}] " if sentence.speaker != speaker else ""
         parts.append(tag + sentence.text)
         speaker = sentence.speaker

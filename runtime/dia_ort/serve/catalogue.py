@@ -3,7 +3,7 @@
 import dataclasses
 import io
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import numpy as np
 import soundfile
@@ -113,6 +113,8 @@ async def delete_voice(voice: str, service: ServiceDependency) -> VoiceDeleted:
         raise ApiError(403, "the default voice cannot be deleted.", "default_voice")
     async with service.voice_lock:
         path = service.find_voice(voice)
+        if path in service.built_in_voices():
+            raise ApiError(403, f"the voice {voice} comes with dia-ort.", "built_in_voice")
         await service.in_a_thread(remove_voice, path.stem)
     return VoiceDeleted(id=voice)
 
@@ -126,10 +128,14 @@ def _voices(service: Service) -> list[VoiceInfo]:
     default = VoiceInfo(
         id=DEFAULT_VOICE, name="Default", kind="default", origin="another voice for each seed"
     )
-    return [default, *(_describe(service, path) for path in list_voice_files())]
+    return [
+        default,
+        *(_describe(service, path, "stored") for path in list_voice_files()),
+        *(_describe(service, path, "built-in") for path in service.built_in_voices()),
+    ]
 
 
-def _describe(service: Service, path: Path) -> VoiceInfo:
+def _describe(service: Service, path: Path, kind: Literal["stored", "built-in"]) -> VoiceInfo:
     manifest, name = service.engine.dia.manifest, path.stem
     try:
         voice = Voice.load(path)
@@ -140,7 +146,7 @@ def _describe(service: Service, path: Path) -> VoiceInfo:
     return VoiceInfo(
         id=name,
         name=name,
-        kind="stored",
+        kind=kind,
         transcript=voice.transcript,
         seconds=round(seconds, 3),
         origin=voice.origin,
@@ -176,7 +182,7 @@ def _make_voice(
     dia = service.engine.dia
     voice = Voice.from_audio(dia, samples, transcript, sample_rate=sample_rate)
     dataclasses.replace(voice, origin=origin).save(path.stem)
-    return _describe(service, path)
+    return _describe(service, path, "stored")
 
 
 def _read_recording(content: bytes) -> tuple[NDArray[np.float32], int]:

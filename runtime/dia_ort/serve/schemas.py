@@ -169,8 +169,9 @@ class VoiceInfo(BaseModel):
 
     id: str
     name: str
-    kind: Literal["default", "stored", "broken"] = Field(
-        description="`default` is none; `broken` cannot be spoken with, and `origin` says why."
+    kind: Literal["default", "stored", "built-in", "broken"] = Field(
+        description="`default` is none; `built-in` ones cannot be deleted; `broken` cannot be "
+        "spoken with, and `origin` says why."
     )
     transcript: Annotated[str, Field(description="What its recording says.")] = ""
     seconds: Annotated[float, Field(description="How long its recording is.")] = 0

@@ -24,7 +24,7 @@ from dia_ort.serve.metrics import Metrics
 from dia_ort.serve.schemas import DEFAULT_VOICE, SpeechSettings, State
 from dia_ort.serve.settings import ServerSettings
 from dia_ort.voice import Voice
-from dia_ort.voices import list_voice_files, voice_file
+from dia_ort.voices import find_voice, list_built_in_voices, list_voice_files, voice_file
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -228,12 +228,12 @@ class Service:
             ApiError: There is no such voice; with those that there are.
         """
         try:
-            path = voice_file(name)
+            path = find_voice(voice_file(name).stem)
         except InvalidConfigError:  # it is no name at all
             path = None
         if path is not None and path.is_file():
             return path
-        stored = [file.stem for file in list_voice_files()]
+        stored = [file.stem for file in [*list_voice_files(), *self.built_in_voices()]]
         names = ", ".join([DEFAULT_VOICE, *self.settings.voice_aliases, *stored])
         raise ApiError(
             404,
@@ -241,6 +241,10 @@ class Service:
             "voice_not_found",
             param="voice",
         )
+
+    def built_in_voices(self) -> list[Path]:
+        """The files of the demo's own voices; none if another model is served."""
+        return list_built_in_voices() if self.engine.dia.artifact.is_demo else []
 
     async def narrator(self, asked: SpeechSettings, *, goes_on: bool = False) -> LiveNarrator:
         """What speaks as a request wants it.

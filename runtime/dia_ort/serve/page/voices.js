@@ -64,7 +64,7 @@ class Voices {
     });
     let about = "Another one for each seed";
     if (isBroken) about = `Cannot be used: ${shorten(voice.origin, 120)}`;
-    else if (voice.kind === "stored") {
+    else if (voice.kind !== "default") {
       const words = voice.transcript ? `“${shorten(voice.transcript, 80)}”` : "no transcript";
       about = voice.seconds ? `${duration(voice.seconds)} · ${words}` : words;
     }
@@ -76,7 +76,7 @@ class Voices {
       create("span", { textContent: about }),
     );
     const row = create("div", { className: "voice" }, input, label);
-    if (voice.kind !== "default" && config.voice_upload) {
+    if (["stored", "broken"].includes(voice.kind) && config.voice_upload) {
       row.append(
         iconButton(
           "delete",

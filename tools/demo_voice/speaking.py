@@ -1,0 +1,58 @@
+"""Scripts through what is judged: the codec alone, and exported models."""
+
+from pathlib import Path
+
+import numpy as np
+
+from demo_voice.clips import Script
+from demo_voice.espeak import SAMPLE_RATE
+from demo_voice.evaluation import Speak, Speech, say
+from demo_voice.vocabulary import Sentence, text_of
+from dia_ort import Dia, GenerationConfig, Voice
+
+VOICE = "hello world. this is dia."
+"""What the demonstration voices say."""
+
+
+def by_espeak(script: Script, _seed: int) -> Speech:
+    """The original."""
+    return Speech(np.concatenate(say(script)))
+
+
+def through_codec(artifact: Path) -> Speak:
+    """The original, encoded and decoded: a model that uses this codec cannot do better."""
+    dia = Dia.load(artifact, provider="cpu")
+
+    def speak(script: Script, _seed: int) -> Speech:
+        codes = dia.encode_audio(np.concatenate(say(script)), SAMPLE_RATE)
+        return Speech(dia.decode_codes(codes))
+
+    return speak
+
+
+def by_model(artifact: Path, *, exchanged: bool = False, **settings: float) -> Speak:
+    """The model with the default settings but those given; the script's number is its seed.
+
+    With ``exchanged``, in the voice of the other speaker: the tags are exchanged, and a voice is
+    given that says so.
+    """
+    dia = Dia.load(artifact, provider="cpu")
+    voices = [make_voice(dia, speaker, 3 - speaker) for speaker in (1, 2)] if exchanged else None
+
+    def speak(script: Script, seed: int) -> Speech:
+        config = GenerationConfig(seed=seed, **settings)  # type: ignore[arg-type]
+        voice = None
+        if voices:
+            voice = voices[script[0].speaker - 1]
+            script = tuple(Sentence(3 - part.speaker, part.words) for part in script)
+        audio = dia.generate(text_of(script), config, voice)
+        return Speech(audio.samples, audio.finish_reason == "eos")
+
+    return speak
+
+
+def make_voice(dia: Dia, speaker: int, tag: int) -> Voice:
+    """A voice in which a tag speaks as a speaker does."""
+    words = [tuple(part.split()) for part in VOICE.rstrip(".").split(". ")]
+    samples = np.concatenate(say(tuple(Sentence(speaker, part) for part in words)))
+    return Voice.from_audio(dia, samples, f"[S{tag}] {VOICE}", sample_rate=SAMPLE_RATE)
