@@ -90,9 +90,11 @@ def test_a_script_tells_what_is_said_in_each_frame(clips, codes):
         assert example.codes.shape[1] == 60
         assert len(example.letters) == 61
         words = re.findall("[a-z]+", example.text.decode().lower())
-        assert tuple(words) == sum((clip.sentence.words for clip in clips.clips[:3]), ())
+        known = tuple(word for word in words if word in WORDS)
+        assert known == sum((clip.sentence.words for clip in clips.clips[:3]), ())
+        assert len(words) <= len(known) + 3
         for number, clip in enumerate(clips.clips[:3]):
-            for word, frame in zip(clip.sentence.words, (2, 12), strict=True):
+            for word, frame in zip(clip.sentence.words, (2, 10), strict=True):
                 at = example.letters[number * 20 + frame]
                 begin = example.text.lower().index(word.encode())
                 assert begin <= at <= begin + len(word)
@@ -102,7 +104,8 @@ def test_a_script_tells_what_is_said_in_each_frame(clips, codes):
 def test_sentences_are_spelled_in_several_ways(clips, codes):
     draws = random()
     texts = [join(clips.clips[:1], codes, draws).text for _ in range(200)]
-    assert {text[2:6] for text in texts} == {b"zero", b"Zero"}
+    assert {b"zero", b"Zero"} <= {text[2:6] for text in texts}
+    assert 5 < sum(len(re.findall(b"[a-zA-Z]+", text)) == 3 for text in texts) < 40
     ends = {text.rstrip(b"\1\2 ")[-1:] for text in texts}
     assert ends == {b".", b"!", b"?", b"n"}
 

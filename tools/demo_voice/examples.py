@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from string import ascii_lowercase
 
 import numpy as np
 import torch
@@ -18,6 +19,9 @@ _TRAILING_FRAMES = 8
 
 _VOICES = 0.25
 """Part of the scripts of two recordings and more that begin with a voice."""
+
+_STRANGERS = 0.1
+"""Part of the sentences with a word that is not said."""
 
 _WINDOW = 1.3
 """Attention may be this far from the letter that is being said, in letters."""
@@ -81,8 +85,10 @@ def join(clips: Sequence[Clip], codes: NDArray[np.int16], random: np.random.Gene
         tag = 3 - clip.sentence.speaker if exchanged else clip.sentence.speaker
         if tag != last or random.random() < 0.5:
             text += bytes([tag]) + b" "
-        letters.append(_letters(clip, len(text)))
-        text += _spell(clip.sentence.text, random).encode()
+        spelled, begins = _spell(clip.sentence.words, random)
+        first = len(text)
+        text += spelled.encode()
+        letters.append(_letters(clip, [first + begin for begin in begins], len(text) - 1))
         last = tag
     letters.append(np.array([len(text) - 1], np.float32))
     if random.random() < 0.5:
@@ -90,26 +96,50 @@ def join(clips: Sequence[Clip], codes: NDArray[np.int16], random: np.random.Gene
     return Example(
         bytes(text),
         np.concatenate([codes[:, clip.span] for clip in clips], axis=1),
-        np.minimum(np.concatenate(letters), len(text) - 1),
+        np.concatenate(letters),
         clips[0].frames if voice else 0,
     )
 
 
-def _spell(text: str, random: np.random.Generator) -> str:
-    """A sentence as people type it: some with a capital, some without a full stop."""
+def _spell(words: Sequence[str], random: np.random.Generator) -> tuple[str, list[int]]:
+    """A sentence as people type it, and where its words begin.
+
+    Some have a capital, some no full stop, and some a word that nobody says, so that words which
+    the model does not know are left out.
+    """
+    text, begins = "", []
+    stranger = int(random.integers(len(words) + 1)) if random.random() < _STRANGERS else -1
+    for number in range(len(words) + 1):
+        if number == stranger:
+            letters = random.choice(list(ascii_lowercase), random.integers(2, 10))
+            text += "".join(letters) + " "
+        if number < len(words):
+            begins.append(len(text))
+            text += words[number] + " "
     if random.random() < 0.3:
         text = text.capitalize()
-    return text[:-1] + str(random.choice([".", "!", "?", ""], p=(0.8, 0.06, 0.06, 0.08)))
+    end = str(random.choice([".", "!", "?", ""], p=(0.8, 0.06, 0.06, 0.08)))
+    return text.rstrip() + end, begins
 
 
-def _letters(clip: Clip, first: int) -> NDArray[np.float32]:
-    """Which byte is being said in each frame, if the sentence's first one is ``first``."""
+def _letters(clip: Clip, begins: Sequence[int], stop: int) -> NDArray[np.float32]:
+    """Which byte is being said in each frame.
+
+    Args:
+        clip: The recording.
+        begins: The first byte of each word.
+        stop: The sentence's last byte.
+    """
     words = clip.sentence.words
-    begins = first + np.cumsum([0, *(len(word) + 1 for word in words)])
-    stop = begins[-1] - 1
-    frames = [*clip.starts, clip.frames - _TRAILING_FRAMES, clip.frames]
-    spoken = np.interp(np.arange(clip.frames) + 0.5, frames, [*begins[:-1], stop, stop])
-    return spoken.astype(np.float32)
+    frames: list[float] = []
+    places: list[float] = []
+    ends = [*clip.starts[1:], clip.frames - _TRAILING_FRAMES]
+    for word, begin, start, end in zip(words, begins, clip.starts, ends, strict=True):
+        frames += [start, max(start, end - 1e-3)]
+        places += [begin, begin + len(word)]
+    frames += [clip.frames - _TRAILING_FRAMES, clip.frames]
+    places += [stop, stop]
+    return np.interp(np.arange(clip.frames) + 0.5, frames, places).astype(np.float32)
 
 
 def collate(
