@@ -14,10 +14,10 @@ SPEAK := $(VENV)/.installed-speak
 DEV := $(VENV)/.installed-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help speak test lint bench clean
+.PHONY: help speak test lint bench demo-voice clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 speak: $(SPEAK) ## say two sentences with the built-in demo voice, into hello.wav
 	$(BIN)/dia-ort speak "[S1] hello world. [S2] this is dia." -o hello.wav
@@ -33,6 +33,9 @@ lint: $(DEV) ## ruff and mypy
 bench: $(DEV) ## measure against transformers; FULL=1 for the 1.6B model, DOCS=1 to write it down
 	$(BIN)/python tools/bench.py $(if $(FULL),--model full-random) --json build/bench.json \
 		$(if $(DOCS),--docs docs/performance.md)
+
+demo-voice: $(DEV) ## train the built-in demo anew: 90 minutes on two cores; INSTALL=1 to ship it
+	$(BIN)/python tools/demo_voice $(if $(INSTALL),--install)
 
 clean: ## remove the environment, caches and build outputs
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis hello.wav

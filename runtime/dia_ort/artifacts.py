@@ -9,7 +9,7 @@ from dia_ort.errors import ArtifactError, ArtifactNotFoundError
 from dia_ort.manifest import MANIFEST_NAME, Manifest, read_manifest
 
 DEMO = "demo"
-"""The built-in model: a tiny Dia of some 30 words."""
+"""The built-in model: a tiny Dia of 32 words."""
 
 _READ_BLOCK = 1 << 20
 

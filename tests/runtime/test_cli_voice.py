@@ -184,7 +184,9 @@ def test_from_a_recording_to_speech_and_away(dia_ort, recording, tmp_path):
 
     code, out, _ = dia_ort("voice", "remove", "ann")
     assert (code, out.decode()) == (0, f"removed ann: deleted {voice_file('ann')}\n")
-    assert dia_ort("voice", "list").out.startswith(b"`dia-ort voice add` puts voices into ")
+    listed = dia_ort("voice", "list").out.decode().splitlines()
+    assert [line.split()[0] for line in listed[1:3]] == ["high", "low"]
+    assert listed[-1].startswith("`dia-ort voice add` puts voices into ")
     assert dia_ort("voice", "show", "ann").code == 1
 
 
@@ -215,10 +217,10 @@ def test_add_normalized(dia_ort, recording):
         (("add", "../ann", "voice.wav"), 2, "'../ann' is no name"),
         (("add", "ben", "voice.wav", "--transcript", "\udcff"), 2, "--transcript is not UTF-8"),
         (("add", "ben"), 2, "Missing argument"),
-        (("show", "ben"), 1, "there are: ann."),
-        (("remove", "ben"), 1, "there are: ann."),
+        (("show", "ben"), 1, "there are: ann, high, low."),
+        (("remove", "ben"), 1, "there are: ann, high, low."),
         (("remove", "./ann.voice"), 2, "is no name"),
-        (("export", "ben", "ben.voice"), 1, "there are: ann."),
+        (("export", "ben", "ben.voice"), 1, "there are: ann, high, low."),
         (("export", "ann", "ann.wav"), 2, "must end in .voice"),
         (("export", "ann", "none/ann.voice"), 1, "make the folder none first"),
     ],
@@ -239,7 +241,7 @@ def test_lists_what_is_damaged_and_what_no_model_fits(dia_ort, ann):
     code, out, _ = dia_ort("voice", "list", "--json")
     assert code == 0
     rows = {row["name"]: row for row in json.loads(out)}
-    assert list(rows) == ["ann", "ben", "my voice", "other"]
+    assert list(rows) == ["ann", "ben", "my voice", "other", "high", "low"]
     assert "cut short" in rows["ben"]["error"]
     assert "is no name" in rows["my voice"]["error"]
     assert (rows["other"]["seconds"], rows["other"]["models"]) == (None, [])

@@ -7,6 +7,7 @@ import soundfile
 
 import dia_ort
 from dia_ort import Dia, GenerationConfig
+from dia_ort.artifacts import find_artifact
 from dia_ort.audio import Audio, normalize_loudness
 from dia_ort.errors import (
     InvalidAudioError,
@@ -15,7 +16,13 @@ from dia_ort.errors import (
     VoiceFileError,
 )
 from dia_ort.voice import Voice
-from dia_ort.voices import list_voice_files, remove_voice, voice_file, voices_folder
+from dia_ort.voices import (
+    list_built_in_voices,
+    list_voice_files,
+    remove_voice,
+    voice_file,
+    voices_folder,
+)
 
 RATE = 44_100
 CODES = np.arange(18).reshape(2, 9)
@@ -248,10 +255,23 @@ def test_names_cannot_leave_the_folder(folder, name):
 def test_names_that_are_not_there(folder):
     Voice(CODES).save("ann")
     for function in (Voice.load, remove_voice):
-        with pytest.raises(VoiceFileError, match=r"no voice 'bob' in .* there are: ann\."):
+        with pytest.raises(VoiceFileError, match=r"'bob' in .* there are: ann, high, low\."):
             function("bob")
     with pytest.raises(VoiceFileError, match=r"no voice file bob\.voice"):
         Voice.load("bob.voice")
+
+
+def test_the_voices_of_the_demo(folder):
+    built_in = Voice.load("high")
+    assert built_in.transcript == "[S1] hello world. this is dia."
+    assert built_in.codec == find_artifact("demo").manifest.codec_id
+    with pytest.raises(VoiceFileError, match="'high' comes with dia-ort, and stays"):
+        remove_voice("high")
+    Voice(CODES).save("high")
+    assert (Voice.load("high").codes == CODES).all()
+    assert [path.stem for path in list_built_in_voices()] == ["low"]
+    remove_voice("high")
+    assert (Voice.load("high").codes == built_in.codes).all()
 
 
 def test_where_voices_are_kept(monkeypatch, tmp_path):

@@ -62,7 +62,7 @@ def test_a_voice_from_upload_to_deletion(client, dia, recording, voices_folder):
     assert voice["seconds"] == pytest.approx(
         soundfile.info(io.BytesIO(recording)).duration, abs=0.02
     )
-    assert client.get("/v1/audio/voices").json()["voices"][1:] == [voice]
+    assert client.get("/v1/audio/voices").json()["voices"][1] == voice
 
     # It is what the library makes of the recording.
     samples, rate = soundfile.read(io.BytesIO(recording))
@@ -72,7 +72,7 @@ def test_a_voice_from_upload_to_deletion(client, dia, recording, voices_folder):
     speech = {"input": HELLO, "voice": "ann", "max_tokens": 300, "seed": 1}
     assert client.post("/v1/audio/speech", json=speech).status_code == 200
     assert client.delete("/v1/audio/voices/ann").json()["deleted"] is True
-    assert names(client) == ["default"]
+    assert names(client) == ["default", "high", "low"]
     assert client.delete("/v1/audio/voices/ann").status_code == 404
     assert client.post("/v1/audio/speech", json=speech).status_code == 404
     assert not list(voices_folder.glob("*"))
@@ -119,7 +119,7 @@ def test_bad_uploads(client, voices_folder, content, name, status):
     assert response.status_code == status
     assert response.json()["error"]["message"]
     assert not list(voices_folder.glob("*"))
-    assert names(client) == ["default"]
+    assert names(client) == ["default", "high", "low"]
 
 
 def test_missing_parts(client):
@@ -150,6 +150,19 @@ def test_broken_voices_are_listed_with_the_reason(client, voices_folder, recordi
 
 def test_the_default_stays(client):
     assert client.delete("/v1/audio/voices/default").status_code == 403
+
+
+def test_the_voices_of_the_demo(client, recording):
+    listed = {voice["id"]: voice for voice in client.get("/v1/audio/voices").json()["voices"]}
+    assert listed["low"]["kind"] == listed["high"]["kind"] == "built-in"
+    speech = {"input": HELLO, "voice": "high", "max_tokens": 300}
+    assert client.post("/v1/audio/speech", json=speech).status_code == 200
+    refused = client.delete("/v1/audio/voices/high")
+    assert refused.status_code == 403
+    assert "comes with dia-ort" in refused.json()["error"]["message"]
+    assert upload(client, recording, name="high").status_code == 201
+    assert client.delete("/v1/audio/voices/high").status_code == 200
+    assert names(client) == ["default", "high", "low"]
 
 
 def test_limits(start, recording):

@@ -23,9 +23,6 @@ STAGES = {
 }
 """In order; each needs those before it."""
 
-_SHIPPED = Path(__file__).parents[2] / "runtime/dia_ort/demo"
-_DOCS = Path(__file__).parents[2] / "docs/demo-voice"
-
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 
@@ -50,7 +47,7 @@ def main() -> None:
             )
             console.print(f"{name}: {(time.monotonic() - started) / 60:.1f} min")
     if options.install:
-        stages.install(folders, _SHIPPED, _DOCS)
+        stages.install(folders, Path(__file__).parents[2])
 
 
 def parse_arguments(arguments: list[str]) -> argparse.Namespace:

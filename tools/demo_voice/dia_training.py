@@ -20,6 +20,9 @@ _CHANNEL_WEIGHTS = (6.0, 3.0, 1.5, 0.8, 0.7, 0.6, 0.5, 0.5, 0.4)
 """What is said is in the first channels."""
 
 
+_NEWTON_SCHULZ_STEPS = 3
+"""Of Muon; its usual 5 take a third of a step's time here."""
+
 _COMMON = frozenset([*WORDS, *PHRASES])
 
 
@@ -39,7 +42,7 @@ class DiaSettings:
         seed: Of all chance.
     """
 
-    steps: int = 5000
+    steps: int = 4300
     frames: int = 2400
     lengths: tuple[float, ...] = (0.45, 0.28, 0.12, 0.07, 0.04, 0.04)
     learning_rate: float = 2e-3
@@ -75,7 +78,12 @@ class DiaTraining:
             inner = weight.ndim == 2 and "embed" not in name and "logits" not in name
             (matrices if inner else others).append(weight)
         self._optimizers: tuple[torch.optim.Optimizer, ...] = (
-            torch.optim.Muon(matrices, weight_decay=0.05, adjust_lr_fn="match_rms_adamw"),
+            torch.optim.Muon(
+                matrices,
+                weight_decay=0.05,
+                adjust_lr_fn="match_rms_adamw",
+                ns_steps=_NEWTON_SCHULZ_STEPS,
+            ),
             torch.optim.AdamW(others, betas=(0.9, 0.98), weight_decay=0),
         )
 
@@ -129,29 +137,27 @@ class DiaTraining:
     def losses(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Cross-entropy of each channel, (channels,), and of the guided attention, a scalar."""
         self._attentions.clear()
-        with torch.autocast("cpu", torch.bfloat16):
-            hidden = self.dia.model(
-                input_ids=batch.text,
-                attention_mask=batch.text_mask,
-                decoder_input_ids=batch.inputs,
-                use_cache=False,
-            ).last_hidden_state
-            channels = batch.targets.shape[-1]
-            heads = self.dia.logits_dense.weight.unflatten(0, (channels, -1))
-            losses = []
-            for channel in range(channels):
-                target = batch.targets[:, :, channel]
-                real = target <= EOS
-                logits = functional.linear(hidden[real], heads[channel])
-                losses.append(functional.cross_entropy(logits.float(), target[real]))
+        hidden = self.dia.model(
+            input_ids=batch.text,
+            attention_mask=batch.text_mask,
+            decoder_input_ids=batch.inputs,
+            use_cache=False,
+        ).last_hidden_state
+        channels = batch.targets.shape[-1]
+        heads = self.dia.logits_dense.weight.unflatten(0, (channels, -1))
+        losses = []
+        for channel in range(channels):
+            target = batch.targets[:, :, channel]
+            real = target <= EOS
+            logits = functional.linear(hidden[real], heads[channel])
+            losses.append(functional.cross_entropy(logits, target[real]))
         return torch.stack(losses), self._astray(batch.guide)
 
     def _astray(self, guide: Tensor) -> Tensor:
         """How little of the guided heads' attention is where it should be."""
         shown = guide.sum(-1) > 0  # nothing is, if all texts of the batch are dropped
         there = [
-            (attention[:, :GUIDED_HEADS].float() * guide[:, None]).sum(-1)
-            for attention in self._attentions
+            (attention[:, :GUIDED_HEADS] * guide[:, None]).sum(-1) for attention in self._attentions
         ]
         missed = -torch.stack(there).clamp_min(1e-4).log().mean((0, 2))
         return (missed * shown).sum() / shown.sum().clamp_min(1)

@@ -4,9 +4,11 @@ A stage whose outcome is there is not run again: delete its folder to have it an
 """
 
 import json
+import re
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -14,16 +16,17 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from demo_voice.acoustics import features
 from demo_voice.clips import Script, Split, make_split, open_clips, record
 from demo_voice.codec import encode, make_codec
 from demo_voice.codec_training import CodecSettings, CodecTraining
 from demo_voice.dia_training import DiaSettings, DiaTraining, scale_logits
 from demo_voice.espeak import SAMPLE_RATE
-from demo_voice.evaluation import Judge, Speak, as_records, summarize, table
+from demo_voice.evaluation import Judge, Speak, as_records, say, summarize, table
 from demo_voice.examples import BOS, EOS, PAD
 from demo_voice.speaking import by_espeak, by_model, make_voice, through_codec
 from demo_voice.training import Report, run
-from demo_voice.vocabulary import text_of
+from demo_voice.vocabulary import Sentence, text_of
 from dia_ort import Dia, write_audio
 
 DTYPES = ("fp32", "int8", "int4")
@@ -31,6 +34,13 @@ DTYPES = ("fp32", "int8", "int4")
 _ENCODE_BATCH = 16
 _SAMPLES = (0, 1, 3)
 """Of the test scripts, those to hear: two of one turn and one of two."""
+
+_GOLDEN = tuple(
+    (Sentence(speaker, words),)
+    for speaker in (1, 2)
+    for words in product(("hello", "good"), ("world", "morning", "dia"))
+)
+_FIGURES = re.compile(r"(<!-- figures -->\n).*?(<!-- /figures -->)", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,15 +228,31 @@ def _keep_samples(judge: Judge, scripts: Sequence[Script], artifact: Path, folde
         )
 
 
-def install(folders: Folders, package: Path, docs: Path) -> None:
-    """Put the int8 model and its voices into the package, and the figures into the docs."""
+def install(folders: Folders, repository: Path) -> None:
+    """Put the int8 model and its voices into the package, figures into the docs, and a golden."""
+    package = repository / "runtime/dia_ort/demo"
+    docs = repository / "docs/demo-voice"
     for source, target in ((folders.artifact("int8"), package), (folders.figures, docs)):
         for file in source.iterdir():
-            target.mkdir(parents=True, exist_ok=True)
             shutil.copy2(file, target)
     dia = Dia.load(package, provider="cpu")
     for name, speaker in (("low", 1), ("high", 2)):
         make_voice(dia, speaker, 1).save(package / "voices" / f"{name}.voice")
+    card = docs / "README.md"
+    rows = (docs / "table.md").read_text(encoding="utf-8")
+    text = _FIGURES.sub(lambda place: place[1] + rows + place[2], card.read_text(encoding="utf-8"))
+    card.write_text(text, encoding="utf-8")
+    (docs / "table.md").unlink()
+    write_golden(repository / "tests/goldens/demo_voice.npz")
+
+
+def write_golden(file: Path) -> None:
+    """What some sentences sound like, and others that they could be taken for, for a test."""
+    spectra = {
+        text_of(script): features(np.concatenate(say(script))).astype(np.float16)
+        for script in _GOLDEN
+    }
+    np.savez_compressed(file, **spectra)
 
 
 def _save(model: nn.Module, folder: Path) -> None:

@@ -36,7 +36,8 @@ def test_a_voice_is_uploaded_as_wav_selected_and_deleted(page, client, tmp_path)
     page.get_by_role("dialog").get_by_role("button", name="Delete").click()
     expect(delete).to_have_count(0)
     expect(page.get_by_label("Default")).to_be_checked()
-    assert len(client.get("/v1/audio/voices").json()["voices"]) == 1
+    voices = client.get("/v1/audio/voices").json()["voices"]
+    assert [voice["id"] for voice in voices] == ["default", "high", "low"]
 
 
 def test_a_voice_is_recorded(page, client):

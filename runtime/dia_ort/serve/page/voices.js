@@ -12,7 +12,7 @@ class Voices {
     byId("add-voice").addEventListener("click", () => this.dialog.open());
     byId("voices-hint").hidden = config.model !== "demo";
     byId("voices-hint").textContent =
-      "The demo model clones no voices: with one of them it often babbles, or says nothing.";
+      "The demo model has heard two voices, low and high, and goes on in no others.";
     this.#box.addEventListener("change", () => kept.set("voice", this.selected));
     this.#show("default");
   }
