@@ -89,7 +89,16 @@ def pitch(samples: Samples) -> float:
     lags = np.arange(shortest, longest)
     power = correlation[:, 0]
     relative = correlation[:, lags] / window[lags] * window[0] / np.maximum(power, 1e-9)[:, None]
-    best = relative.argmax(1)
     loud = power > 0.05 * power.max(initial=1e-9)
-    voiced = loud & (relative[np.arange(len(best)), best] > _VOICED)
-    return float(np.median(SAMPLE_RATE / lags[best[voiced]])) if voiced.any() else math.nan
+    voiced = loud & (relative.max(1) > _VOICED)
+    if not voiced.any():
+        return math.nan
+    return float(np.median([SAMPLE_RATE / lags[_period(row)] for row in relative[voiced]]))
+
+
+def _period(correlation: NDArray[np.float64]) -> int:
+    """The first of the peaks that are about as high as the highest: the others are multiples."""
+    start = int(np.argmax(correlation > 0.9 * correlation.max()))
+    while start + 1 < len(correlation) and correlation[start + 1] > correlation[start]:
+        start += 1
+    return start

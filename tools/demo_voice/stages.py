@@ -27,7 +27,8 @@ from demo_voice.examples import BOS, EOS, PAD
 from demo_voice.speaking import by_espeak, by_model, make_voice, through_codec
 from demo_voice.training import Report, run
 from demo_voice.vocabulary import Sentence, text_of
-from dia_ort import Dia, write_audio
+from dia_ort import Dia
+from dia_ort.audio import write_audio
 
 DTYPES = ("fp32", "int8", "int4")
 
