@@ -343,8 +343,8 @@ def _check_distribution(
     for got, case in zip(outputs, cases, strict=True):
         have = torch.from_numpy(np.asarray(got["logits"]))
         want = torch.from_numpy(np.asarray(case.outputs["logits"]))
-        divergences.append(_kl(want, have).flatten())
-        overlaps.append(_overlap(_guided(want), _guided(have)).flatten())
+        divergences.append(kl_divergence(want, have).flatten())
+        overlaps.append(shared_candidates(guided(want), guided(have)).flatten())
     kl = float(torch.cat(divergences).mean())
     overlap = float(torch.cat(overlaps).mean())
     if not (kl <= tolerance.kl and overlap >= tolerance.overlap):
@@ -355,19 +355,19 @@ def _check_distribution(
     return {"kl": kl, "overlap": overlap}
 
 
-def _kl(want: Tensor, have: Tensor) -> Tensor:
+def kl_divergence(want: Tensor, have: Tensor) -> Tensor:
     """KL divergence of ``have`` from ``want``, over the last axis of logits, in float64."""
     p, q = want.double().log_softmax(-1), have.double().log_softmax(-1)
     return (p.exp() * (p - q)).sum(-1)
 
 
-def _guided(logits: Tensor) -> Tensor:
+def guided(logits: Tensor) -> Tensor:
     """Guidance of logits whose rows are the conditional ones, then the unconditional."""
     cond, uncond = logits.chunk(2)
     return cond + GUIDANCE * (cond - uncond)
 
 
-def _overlap(want: Tensor, have: Tensor) -> Tensor:
+def shared_candidates(want: Tensor, have: Tensor) -> Tensor:
     """The share of the top candidates that two sets of logits have in common."""
     chosen = torch.zeros_like(want, dtype=torch.bool).scatter_(
         -1, want.topk(TOP_K).indices, value=True

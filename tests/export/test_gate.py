@@ -279,13 +279,13 @@ def test_every_kind_has_its_own_exception():
 
 def test_the_figures_are_what_they_are_called():
     want = torch.randn(4, 2, 9, 50, generator=torch.Generator().manual_seed(0))
-    assert verify._kl(want, want).abs().max() < 1e-12
-    assert verify._kl(want, want + 7).abs().max() < 1e-6  # logits have no origin
+    assert verify.kl_divergence(want, want).abs().max() < 1e-12
+    assert verify.kl_divergence(want, want + 7).abs().max() < 1e-6  # logits have no origin
     have = want + 0.1 * torch.randn(want.shape, generator=torch.Generator().manual_seed(1))
     expected = torch.nn.functional.kl_div(
         have.log_softmax(-1), want.log_softmax(-1), log_target=True, reduction="none"
     ).sum(-1)
-    assert torch.allclose(verify._kl(want, have), expected.double(), atol=1e-6)
-    assert torch.equal(verify._overlap(want, want), torch.ones(4, 2, 9))
-    assert torch.allclose(verify._overlap(want, -want), torch.full((4, 2, 9), 40 / 45))
-    assert torch.equal(verify._guided(want)[1], want[1] + 3 * (want[1] - want[3]))
+    assert torch.allclose(verify.kl_divergence(want, have), expected.double(), atol=1e-6)
+    assert torch.equal(verify.shared_candidates(want, want), torch.ones(4, 2, 9))
+    assert torch.allclose(verify.shared_candidates(want, -want), torch.full((4, 2, 9), 40 / 45))
+    assert torch.equal(verify.guided(want)[1], want[1] + 3 * (want[1] - want[3]))

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from benchmark.artifacts import is_current, mark_current
 from dia_export.exporter import open_sources
-from dia_export.verify import TOLERANCES, Reference, _guided, _kl, _overlap
+from dia_export.verify import TOLERANCES, Reference, guided, kl_divergence, shared_candidates
 from dia_ort import Dia
 from dia_ort.graphs import DECODER, ENCODER
 from gpucheck.ours import Setup
@@ -52,8 +52,8 @@ def gate(setup: Setup, folder: Path, model: str) -> dict[str, Any]:
         want = torch.from_numpy(case.logits[:, case.prefill :])
         have = torch.from_numpy(_run(dia, case))
         errors.append(float(((have - want).square().mean() / want.square().mean()).sqrt()))
-        kls.append(_kl(want, have).flatten())
-        overlaps.append(_overlap(_guided(want), _guided(have)).flatten())
+        kls.append(kl_divergence(want, have).flatten())
+        overlaps.append(shared_candidates(guided(want), guided(have)).flatten())
     figures = {
         "error": max(errors) if np.isfinite(errors).all() else float("nan"),
         "kl": float(torch.cat(kls).mean()),
