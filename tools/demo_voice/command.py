@@ -1,7 +1,6 @@
 """The command line of tools/demo_voice: the stages, one after the other."""
 
 import argparse
-import ctypes
 import shutil
 import sys
 import time
@@ -23,15 +22,14 @@ STAGES = {
 }
 """In order; each needs those before it."""
 
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
-
 
 def main() -> None:
     options = parse_arguments(sys.argv[1:])
     if not shutil.which("espeak-ng"):
         sys.exit("espeak-ng is not installed, and it says all the sentences: apt install espeak-ng")
-    _keep_memory()
-    folders = Folders(options.folder)
+    folders, recipe = Folders(options.folder), Recipe()
+    if fault := stages.claim(folders, recipe):
+        sys.exit(fault)
     last = list(STAGES).index(options.until)
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
@@ -41,7 +39,7 @@ def main() -> None:
             progress.start_task(tasks[name])
             started = time.monotonic()
             STAGES[name](
-                Recipe(),
+                recipe,
                 folders,
                 lambda done, of, task=tasks[name]: progress.update(task, completed=done, total=of),
             )
@@ -64,12 +62,7 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
         action="store_true",
         help="put the int8 model into the package as `demo`, and its figures into docs/demo-voice",
     )
-    return parser.parse_args(arguments)
-
-
-def _keep_memory() -> None:
-    """Let malloc keep what is freed: a step would else spend a tenth of its time on page faults."""
-    if sys.platform == "linux":
-        libc = ctypes.CDLL(None)
-        libc.mallopt(_M_MMAP_THRESHOLD, 1 << 30)
-        libc.mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)
+    options = parser.parse_args(arguments)
+    if options.install and options.until != "evaluate":
+        parser.error("--install needs all stages: leave --until out")
+    return options

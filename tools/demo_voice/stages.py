@@ -7,7 +7,7 @@ import json
 import re
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from itertools import product
 from pathlib import Path
 
@@ -109,6 +109,17 @@ class Folders:
     def artifact(self, dtype: str) -> Path:
         """What dia-ort runs."""
         return self.root / dtype
+
+
+def claim(folders: Folders, recipe: Recipe) -> str:
+    """Write the recipe into the folder; returns what is wrong if another one is there."""
+    file, text = folders.root / "recipe.json", json.dumps(asdict(recipe), indent=1) + "\n"
+    if not file.exists():
+        folders.root.mkdir(parents=True, exist_ok=True)
+        file.write_text(text, encoding="utf-8")
+    elif file.read_text(encoding="utf-8") != text:
+        return f"{folders.root} was begun with another recipe (recipe.json): take another --folder"
+    return ""
 
 
 def record_clips(recipe: Recipe, folders: Folders, report: Report) -> None:
