@@ -12,7 +12,7 @@ sys.path.insert(0, str(TOOLS))
 
 from demo_voice.acoustics import align, features, pitch  # noqa: E402
 from demo_voice.clips import HOP_LENGTH, Clip, Clips  # noqa: E402
-from demo_voice.evaluation import Score, summarize, table  # noqa: E402
+from demo_voice.evaluation import Score, is_speaker, summarize, table  # noqa: E402
 from demo_voice.recogniser import Recogniser, word_errors  # noqa: E402
 from demo_voice.vocabulary import Sentence  # noqa: E402
 
@@ -107,6 +107,12 @@ def test_pitch_of_pulses(hertz):
     assert pitch(voice) == pytest.approx(hertz, rel=0.02)
     assert np.isnan(pitch(np.random.default_rng(0).normal(size=RATE).astype(np.float32)))
     assert np.isnan(pitch(silence()))
+
+
+def test_a_silent_turn_is_no_speakers():
+    heights = (90, 220, np.nan)
+    assert [is_speaker(1, height, 140) for height in heights] == [True, False, False]
+    assert [is_speaker(2, height, 140) for height in heights] == [False, True, False]
 
 
 def test_features_of_nothing_are_one_frame():

@@ -198,7 +198,7 @@ def test_the_layout_of_the_hubs_cache(tmp_path):
     snapshot, blobs = tmp_path / "snapshots" / "0123abcd", tmp_path / "blobs"
     snapshot.mkdir(parents=True)
     copy_demo(blobs)
-    for file in list(blobs.iterdir()):
+    for file in [path for path in blobs.iterdir() if path.is_file()]:
         blob = file.rename(blobs / hash_file(file))
         (snapshot / file.name).symlink_to(Path("../../blobs") / blob.name)
     check_hashes(find_artifact(snapshot))

@@ -78,7 +78,7 @@ def test_settings_reach_the_model(dia_ort):
 
 
 def test_quiet_prints_nothing(dia_ort):
-    assert dia_ort("speak", "no tag", *SHORT, "-q") == (0, b"", "")
+    assert dia_ort("speak", "no dia", *SHORT, "-q") == (0, b"", "")
 
 
 # Scripts

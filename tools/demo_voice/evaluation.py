@@ -122,7 +122,7 @@ class Judge:
             )
             start, *_, stop = [*path[inside, 0], path[inside, 0][-1] + 1]
             height = pitch(speech.samples[start * HOP_LENGTH : stop * HOP_LENGTH])
-            right += (2 if height > self._between else 1) == sentence.speaker
+            right += is_speaker(sentence.speaker, height, self._between)
         return Score(
             script=text_of(reference.script),
             heard=" ".join(heard),
@@ -134,6 +134,11 @@ class Judge:
             of_turns=len(reference.script),
             duration=len(speech.samples) / len(reference.samples),
         )
+
+
+def is_speaker(speaker: int, height: float, between: float) -> bool:
+    """Whether a pitch is a speaker's: the second's is the higher; nan, no voice, is nobody's."""
+    return height > between if speaker == 2 else height < between
 
 
 def summarize(scores: Sequence[Score]) -> dict[str, float]:
