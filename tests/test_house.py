@@ -235,8 +235,8 @@ def test_readme_examples_run(tmp_path, monkeypatch):
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_documents_name_what_there_is(document):
     text = document.read_text("utf-8")
-    targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)
-    for target in re.findall(r"(?:^|`)make ([a-z]+)", text, re.MULTILINE):
+    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)
+    for target in re.findall(r"(?:^|`)make ([a-z-]+)", text, re.MULTILINE):
         assert target in targets, f"make {target}"
     for link in re.findall(r"\]\((?!https?://|#)([^)#]+)", text):
         assert (ROOT / link).exists(), link
