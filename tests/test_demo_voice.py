@@ -8,8 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from dia_ort.delay import FREE, apply_delay
+from dia_ort.demo_words import DEMO_WORDS as WORDS
 
 TOOLS = Path(__file__).parents[1] / "tools"
 sys.path.insert(0, str(TOOLS))
@@ -18,13 +20,20 @@ from demo_voice import training  # noqa: E402
 from demo_voice.clips import Clip, Clips, make_split  # noqa: E402
 from demo_voice.codec import encode, make_codec, quantize, stages  # noqa: E402
 from demo_voice.codec_training import CodecSettings, CodecTraining  # noqa: E402
-from demo_voice.dia import DELAY_PATTERN, make_dia  # noqa: E402
+from demo_voice.dia import DELAY_PATTERN  # noqa: E402
 from demo_voice.dia_training import DiaSettings, DiaTraining  # noqa: E402
 from demo_voice.examples import BOS, EOS, PAD, collate, delayed, join  # noqa: E402
-from demo_voice.vocabulary import WORDS, Sentence  # noqa: E402
+from demo_voice.faster import make_faster  # noqa: E402
+from demo_voice.muon import Muon  # noqa: E402
+from demo_voice.stages import Folders, Recipe, claim  # noqa: E402
+from demo_voice.vocabulary import Sentence  # noqa: E402
 
-CODEC = CodecSettings(steps=4, batch=2, frames=8, fits=(0.25, 0.75), fit_batches=70)
-DIA = DiaSettings(steps=4, frames=60, text_dropout=0.5)
+CODEC = CodecSettings(
+    encoder_width=2, decoder_width=16, steps=4, batch=2, frames=8, fits=(0.25, 0.75), fit_batches=70
+)
+DIA = DiaSettings(
+    encoder_width=32, encoder_layers=1, width=64, layers=3, steps=4, frames=60, text_dropout=0.5
+)
 
 
 def make_clips(count=15, frames=20):
@@ -59,7 +68,7 @@ def random():
 
 
 def test_no_sentence_of_the_tests_is_learned_or_settled_on():
-    split = make_split(seed=0, train=2000, validation=20, test=30)
+    split = make_split(WORDS, seed=0, train=2000, validation=20, test=30)
     assert len(set(split.train)) == 2000
     learned = {sentence.words for sentence in split.train}
     parts = [
@@ -69,7 +78,14 @@ def test_no_sentence_of_the_tests_is_learned_or_settled_on():
     assert not learned & parts[1]
     assert not parts[0] & parts[1]
     assert {word for words in learned for word in words} == set(WORDS)
-    assert split == make_split(seed=0, train=2000, validation=20, test=30)
+    assert split == make_split(WORDS, seed=0, train=2000, validation=20, test=30)
+
+
+def test_the_large_recipe_has_ten_times_the_words():
+    words = Recipe.large().words
+    assert words[: len(WORDS)] == WORDS
+    assert len(words) == len(set(words)) > 10 * len(WORDS)
+    assert all(re.fullmatch("[a-z]+", word) for word in words)
 
 
 def test_codes_are_delayed_as_the_runtime_does_it(codes):
@@ -161,14 +177,44 @@ def test_the_codec_is_quantised_as_it_encodes(clips):
     assert torch.equal(codes, codec.encode(audio[:, None]).audio_codes)
 
 
+@pytest.mark.parametrize(("dilation", "length"), [(3, 60), (9, 100), (9, 4)])
+def test_a_dilated_convolution_is_the_same_when_it_is_faster(dilation, length):
+    torch.manual_seed(0)
+    convolution = nn.Conv1d(4, 6, 7, padding=3 * dilation, dilation=dilation)
+    x = torch.randn(2, 4, length)
+    before = convolution(x)
+    make_faster(convolution)
+    assert torch.allclose(convolution(x), before, atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(24, 40), (40, 24), (32, 32)])
+def test_muon_does_what_torch_does_in_bfloat16(shape):
+    torch.manual_seed(0)
+    ours, theirs = nn.Parameter(torch.randn(shape)), nn.Parameter(torch.empty(shape))
+    theirs.data.copy_(ours)
+    optimizers = (
+        Muon([ours], rounds=5, weight_decay=0.05),
+        torch.optim.Muon([theirs], weight_decay=0.05, adjust_lr_fn="match_rms_adamw"),
+    )
+    before = ours.detach().clone()
+    for _ in range(3):
+        gradient = torch.randn(shape)
+        for weight, optimizer in zip((ours, theirs), optimizers, strict=True):
+            weight.grad = gradient.clone()
+            optimizer.param_groups[0]["lr"] = 0.02
+            optimizer.step()
+    moved = (theirs - before).square().mean().sqrt()
+    assert (ours - theirs).square().mean().sqrt() < 0.02 * moved
+
+
 def codec_training(clips, codes):
     torch.manual_seed(0)
-    return CodecTraining(clips, CODEC, make_codec(encoder_width=2, decoder_width=16))
+    return CodecTraining(clips, CODEC)
 
 
 def dia_training(clips, codes):
     torch.manual_seed(0)
-    return DiaTraining(clips.clips, codes, DIA, make_dia(32, 1, 64, 3))
+    return DiaTraining(clips.clips, codes, DIA)
 
 
 @pytest.mark.parametrize("make", [codec_training, dia_training])
@@ -209,3 +255,10 @@ def test_a_batch_without_any_text_teaches_no_attention(clips, codes):
     example = join(clips.clips[:1], codes, random())
     batch = collate([example], random(), text_dropout=1, corruption=0)
     assert trained.losses(batch)[1] == 0
+
+
+def test_a_folder_has_one_recipe(tmp_path):
+    folders = Folders(tmp_path / "new")
+    assert claim(folders, Recipe()) == ""
+    assert claim(folders, Recipe()) == ""
+    assert "another recipe" in claim(folders, Recipe(seed=1))

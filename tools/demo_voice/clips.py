@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from demo_voice.espeak import SAMPLE_RATE, espeak
-from demo_voice.vocabulary import PHRASES, WORDS, Sentence, random_sentence
+from demo_voice.vocabulary import PHRASES, Sentence, random_sentence
 
 HOP_LENGTH = 512
 
@@ -79,32 +79,36 @@ class Split:
     test: tuple[Script, ...]
 
 
-def make_split(seed: int, train: int, validation: int, test: int) -> Split:
-    """Draw so many sentences and scripts."""
+def make_split(
+    vocabulary: tuple[str, ...], seed: int, train: int, validation: int, test: int
+) -> Split:
+    """Draw so many sentences and scripts of these words."""
     random_ = random.Random(seed)
-    tests = _scripts(random_, test, taken=set())
+    tests = _scripts(random_, vocabulary, test, taken=set())
     taken = {sentence.words for one in tests for sentence in one}
-    validations = _scripts(random_, validation, taken)
+    validations = _scripts(random_, vocabulary, validation, taken)
     taken |= {sentence.words for one in validations for sentence in one}
-    common = [(word,) for word in WORDS] + [tuple(phrase.split()) for phrase in PHRASES]
+    common = [(word,) for word in vocabulary] + [tuple(phrase.split()) for phrase in PHRASES]
     chosen = {Sentence(speaker, words): None for words in common for speaker in (1, 2)}
     while len(chosen) < train:
-        sentence = random_sentence(random_, _LENGTHS)
+        sentence = random_sentence(random_, vocabulary, _LENGTHS)
         if sentence.words not in taken:
             chosen[sentence] = None
     return Split(tuple(chosen), validations, tests)
 
 
-def _scripts(random_: random.Random, count: int, taken: set[tuple[str, ...]]) -> tuple[Script, ...]:
+def _scripts(
+    random_: random.Random, vocabulary: tuple[str, ...], count: int, taken: set[tuple[str, ...]]
+) -> tuple[Script, ...]:
     """Three in five are one sentence of 3 to 5 words; the others dialogues of 2 and 3 words."""
     common = {tuple(phrase.split()) for phrase in PHRASES}
     scripts: list[Script] = []
     seen = taken | common
     while len(scripts) < count:
         if len(scripts) % 5 < 3:
-            script = (random_sentence(random_, (3, 4, 5)),)
+            script = (random_sentence(random_, vocabulary, (3, 4, 5)),)
         else:
-            first, second = (random_sentence(random_, (2, 3)) for _ in range(2))
+            first, second = (random_sentence(random_, vocabulary, (2, 3)) for _ in range(2))
             script = (first, Sentence(3 - first.speaker, second.words))
         words = {sentence.words for sentence in script}
         if len(words) == len(script) and not words & seen:

@@ -10,7 +10,7 @@ from transformers.models.dac.modeling_dac import DacVectorQuantize, Snake1d
 
 from demo_voice.clips import HOP_LENGTH
 from demo_voice.espeak import SAMPLE_RATE
-from demo_voice.snake import fix_snakes
+from demo_voice.faster import make_faster
 
 NUM_CODEBOOKS = 9
 CODEBOOK_SIZE = 1024
@@ -43,7 +43,7 @@ def make_codec(encoder_width: int = 16, decoder_width: int = 256) -> DacModel:
             nn.init.uniform_(part.alpha, math.log(0.5), math.log(3))
             part.alpha.data.exp_()
     codec.decoder.conv2.weight.data.mul_(0.1)
-    fix_snakes(codec)
+    make_faster(codec)
     return codec
 
 

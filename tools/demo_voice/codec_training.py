@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import DacModel
 
 from demo_voice.clips import HOP_LENGTH, Clips
 from demo_voice.codec import NUM_CODEBOOKS, fit_codebooks, make_codec, quantize
@@ -20,6 +19,8 @@ class CodecSettings:
     """How the codec is trained.
 
     Attributes:
+        encoder_width: Channels of the encoder's first layer.
+        decoder_width: Channels of the decoder's first layer.
         steps: In all.
         batch: Excerpts of a step.
         frames: Of an excerpt.
@@ -32,6 +33,8 @@ class CodecSettings:
         seed: Of all chance.
     """
 
+    encoder_width: int = 16
+    decoder_width: int = 256
     steps: int = 1500
     batch: int = 8
     frames: int = 32
@@ -45,14 +48,12 @@ class CodecSettings:
 class CodecTraining:
     """See `demo_voice.training.Training`."""
 
-    def __init__(
-        self, clips: Clips, settings: CodecSettings, codec: DacModel | None = None
-    ) -> None:
+    def __init__(self, clips: Clips, settings: CodecSettings, device: str = "cpu") -> None:
         torch.manual_seed(settings.seed)
-        self.codec = codec or make_codec()
+        self.codec = make_codec(settings.encoder_width, settings.decoder_width).to(device)
         self.steps = settings.steps
-        self._clips, self._settings = clips, settings
-        self._loss = ReconstructionLoss(SAMPLE_RATE)
+        self._clips, self._settings, self._device = clips, settings, device
+        self._loss = ReconstructionLoss(SAMPLE_RATE).to(device)
         self._trained = [weight for weight in self.codec.parameters() if weight.requires_grad]
         self._optimizer = torch.optim.AdamW(self._trained, betas=(0.8, 0.98), weight_decay=0)
         self._fits = [round(part * settings.steps) for part in settings.fits]
@@ -87,14 +88,14 @@ class CodecTraining:
         samples, length = self._clips.samples, self._settings.frames * HOP_LENGTH
         starts = random.integers(0, len(samples) - length, self._settings.batch)
         rows = np.stack([samples[start : start + length] for start in starts])
-        return torch.from_numpy(rows.astype(np.float32) / 32768)
+        return torch.from_numpy(rows.astype(np.float32) / 32768).to(self._device)
 
     def _depths(self, random: np.random.Generator) -> Tensor:
         """How many codebooks each excerpt has, int64, (batch,)."""
         depths = np.full(self._settings.batch, NUM_CODEBOOKS)
         shallow = round(self._settings.batch * self._settings.shallow)
         depths[:shallow] = random.integers(1, NUM_CODEBOOKS, shallow)
-        return torch.from_numpy(depths)
+        return torch.from_numpy(depths).to(self._device)
 
     @torch.no_grad()
     def _fit(self, random: np.random.Generator, *, first: bool) -> None:

@@ -8,22 +8,21 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import DiaForConditionalGeneration
 
 from demo_voice.clips import Clip
 from demo_voice.dia import GUIDED_HEADS, guided_attentions, make_dia
 from demo_voice.examples import EOS, Batch, Example, collate, join
+from demo_voice.muon import Muon
 from demo_voice.training import learning_rate
-from demo_voice.vocabulary import PHRASES, WORDS
+from demo_voice.vocabulary import PHRASES
 
 _CHANNEL_WEIGHTS = (6.0, 3.0, 1.5, 0.8, 0.7, 0.6, 0.5, 0.5, 0.4)
 """What is said is in the first channels."""
 
+_FINE_CHANNELS = 3
+"""From this one on, only a third of the frames is learned from: the heads are half of the work."""
 
-_NEWTON_SCHULZ_STEPS = 3
-"""Of Muon; its usual 5 take a third of a step's time here."""
-
-_COMMON = frozenset([*WORDS, *PHRASES])
+_NEWTON_SCHULZ_ROUNDS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +30,10 @@ class DiaSettings:
     """How the model is trained.
 
     Attributes:
+        encoder_width: Of the text encoder.
+        encoder_layers: Of it.
+        width: Of the decoder.
+        layers: Of it.
         steps: In all.
         frames: About so many frames are in a batch.
         lengths: How often an example is of one recording, of two, and so on.
@@ -42,7 +45,11 @@ class DiaSettings:
         seed: Of all chance.
     """
 
-    steps: int = 4300
+    encoder_width: int = 128
+    encoder_layers: int = 3
+    width: int = 192
+    layers: int = 4
+    steps: int = 3600
     frames: int = 2400
     lengths: tuple[float, ...] = (0.45, 0.28, 0.12, 0.07, 0.04, 0.04)
     learning_rate: float = 2e-3
@@ -60,30 +67,27 @@ class DiaTraining:
         clips: tuple[Clip, ...],
         codes: NDArray[np.int16],
         settings: DiaSettings,
-        dia: DiaForConditionalGeneration | None = None,
+        device: str = "cpu",
     ) -> None:
         torch.manual_seed(settings.seed)
-        self.dia = dia or make_dia()
+        self.dia = make_dia(
+            settings.encoder_width, settings.encoder_layers, settings.width, settings.layers
+        ).to(device)
         self.steps = settings.steps
-        self._settings, self._codes = settings, codes
+        self._settings, self._codes, self._device = settings, codes, device
         often = [clip for clip in clips for _ in range(_times(clip))]
         self._clips = sorted(often, key=lambda clip: clip.frames)
         self._attentions: list[Tensor] = []
         for attention in guided_attentions(self.dia):
             attention.register_forward_hook(lambda _, __, out: self._attentions.append(out[1]))
-        weights = torch.tensor(_CHANNEL_WEIGHTS)
+        weights = torch.tensor(_CHANNEL_WEIGHTS, device=device)
         self._channel_weights = weights / weights.sum()
         matrices, others = [], []
         for name, weight in self.dia.named_parameters():
             inner = weight.ndim == 2 and "embed" not in name and "logits" not in name
             (matrices if inner else others).append(weight)
         self._optimizers: tuple[torch.optim.Optimizer, ...] = (
-            torch.optim.Muon(
-                matrices,
-                weight_decay=0.05,
-                adjust_lr_fn="match_rms_adamw",
-                ns_steps=_NEWTON_SCHULZ_STEPS,
-            ),
+            Muon(matrices, rounds=_NEWTON_SCHULZ_ROUNDS, weight_decay=0.05),
             torch.optim.AdamW(others, betas=(0.9, 0.98), weight_decay=0),
         )
 
@@ -128,7 +132,7 @@ class DiaTraining:
             random,
             text_dropout=self._settings.text_dropout,
             corruption=self._settings.corruption,
-        )
+        ).to(self._device)
 
     def _example(self, clips: list[Clip], count: int, random: np.random.Generator) -> Example:
         chosen = [clips[int(index)] for index in random.integers(0, len(clips), count)]
@@ -142,15 +146,17 @@ class DiaTraining:
             attention_mask=batch.text_mask,
             decoder_input_ids=batch.inputs,
             use_cache=False,
-        ).last_hidden_state
+        ).last_hidden_state.flatten(0, 1)
         channels = batch.targets.shape[-1]
         heads = self.dia.logits_dense.weight.unflatten(0, (channels, -1))
         losses = []
         for channel in range(channels):
-            target = batch.targets[:, :, channel]
-            real = target <= EOS
-            logits = functional.linear(hidden[real], heads[channel])
-            losses.append(functional.cross_entropy(logits, target[real]))
+            target = batch.targets[:, :, channel].flatten()
+            learned = torch.nonzero(target <= EOS)[:, 0]
+            if channel >= _FINE_CHANNELS:
+                learned = learned[channel % 3 :: 3]
+            logits = functional.linear(hidden[learned], heads[channel])
+            losses.append(functional.cross_entropy(logits, target[learned]))
         return torch.stack(losses), self._astray(batch.guide)
 
     def _astray(self, guide: Tensor) -> Tensor:
@@ -169,7 +175,8 @@ class DiaTraining:
 
 def _times(clip: Clip) -> int:
     """How often a recording counts: there are few of single words and of what people try first."""
-    return 8 if " ".join(clip.sentence.words) in _COMMON else 1
+    words = clip.sentence.words
+    return 8 if len(words) == 1 or " ".join(words) in PHRASES else 1
 
 
 def scale_logits(dia: nn.Module, factor: float) -> None:

@@ -12,7 +12,7 @@ from demo_voice.clips import HOP_LENGTH, Clips, Script
 from demo_voice.espeak import espeak
 from demo_voice.recogniser import Recogniser, word_errors
 from demo_voice.training import Report
-from demo_voice.vocabulary import WORDS, Sentence, text_of
+from demo_voice.vocabulary import Sentence, text_of
 
 _CHANGED_WORDS = (1, 1, 1, 1, 1, 2, 2, 2, 2)
 """How many words each of the nine wrong sentences has that the right one has not."""
@@ -93,7 +93,8 @@ class Judge:
 
     def __init__(self, clips: Clips, scripts: Sequence[Script]) -> None:
         self._recogniser = Recogniser(clips)
-        self._references = [_refer(script, seed) for seed, script in enumerate(scripts)]
+        words = list(dict.fromkeys(word for clip in clips.clips for word in clip.sentence.words))
+        self._references = [_refer(script, words, seed) for seed, script in enumerate(scripts)]
         self._between = _between_speakers(clips)
 
     def score(self, speak: Speak, report: Report) -> list[Score]:
@@ -190,12 +191,15 @@ def say(script: Script) -> list[Samples]:
     return [espeak().speak(sentence.speaker, sentence.words).samples for sentence in script]
 
 
-def _refer(script: Script, seed: int) -> Reference:
+def _refer(script: Script, vocabulary: Sequence[str], seed: int) -> Reference:
     turns = say(script)
     samples = np.concatenate(turns)
     total = len(features(samples))
     ends = np.cumsum([0, *(len(turn) for turn in turns)]) // HOP_LENGTH
-    candidates = [samples, *(np.concatenate(say(wrong)) for wrong in _wrong(script, seed))]
+    candidates = [
+        samples,
+        *(np.concatenate(say(wrong)) for wrong in _wrong(script, vocabulary, seed)),
+    ]
     return Reference(
         script,
         samples,
@@ -204,7 +208,7 @@ def _refer(script: Script, seed: int) -> Reference:
     )
 
 
-def _wrong(script: Script, seed: int) -> list[Script]:
+def _wrong(script: Script, vocabulary: Sequence[str], seed: int) -> list[Script]:
     """Nine scripts that differ in a word or two."""
     draw = random.Random(seed)
     scripts = []
@@ -212,7 +216,7 @@ def _wrong(script: Script, seed: int) -> list[Script]:
         words = [list(sentence.words) for sentence in script]
         places = [(i, j) for i, sentence in enumerate(words) for j in range(len(sentence))]
         for i, j in draw.sample(places, min(changes, len(places))):
-            words[i][j] = draw.choice([word for word in WORDS if word != words[i][j]])
+            words[i][j] = draw.choice([word for word in vocabulary if word != words[i][j]])
         pairs = zip(script, words, strict=True)
         scripts.append(tuple(Sentence(old.speaker, tuple(new)) for old, new in pairs))
     return scripts

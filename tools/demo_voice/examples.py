@@ -63,6 +63,11 @@ class Batch:
     targets: Tensor
     guide: Tensor
 
+    def to(self, device: str) -> "Batch":
+        """On a device."""
+        parts = (self.text, self.text_mask, self.inputs, self.targets, self.guide)
+        return Batch(*(part.to(device) for part in parts))
+
 
 def join(clips: Sequence[Clip], codes: NDArray[np.int16], random: np.random.Generator) -> Example:
     """A script of these recordings, as the runtime writes one.

@@ -26,9 +26,10 @@ from demo_voice.evaluation import Judge, Speak, as_records, say, summarize, tabl
 from demo_voice.examples import BOS, EOS, PAD
 from demo_voice.speaking import by_espeak, by_model, make_voice, through_codec
 from demo_voice.training import Report, run
-from demo_voice.vocabulary import Sentence, text_of
+from demo_voice.vocabulary import MORE_WORDS, Sentence, text_of
 from dia_ort import Dia
 from dia_ort.audio import write_audio
+from dia_ort.demo_words import DEMO_WORDS
 
 DTYPES = ("fp32", "int8", "int4")
 
@@ -46,9 +47,10 @@ _FIGURES = re.compile(r"(<!-- figures -->\n).*?(<!-- /figures -->)", re.DOTALL)
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """All the numbers that make the demonstration model.
+    """All that makes the demonstration model.
 
     Attributes:
+        words: What it shall say.
         seed: Of the sentences.
         train: Sentences to learn from.
         validation: Scripts that settings were chosen on.
@@ -58,6 +60,7 @@ class Recipe:
         sharpness: Factor of the logits: the default temperature of 1.2 is much for a small model.
     """
 
+    words: tuple[str, ...] = DEMO_WORDS
     seed: int = 0
     train: int = 10_000
     validation: int = 60
@@ -68,14 +71,38 @@ class Recipe:
 
     def split(self) -> Split:
         """What is said in training, validation and test."""
-        return make_split(self.seed, self.train, self.validation, self.test)
+        return make_split(self.words, self.seed, self.train, self.validation, self.test)
+
+    @classmethod
+    def large(cls) -> "Recipe":
+        """For a GPU: ten times the words, and wider networks that see ten times as much."""
+        return cls(
+            words=(*DEMO_WORDS, *MORE_WORDS),
+            train=30_000,
+            codec=CodecSettings(encoder_width=32, decoder_width=512, steps=6000, batch=16),
+            dia=DiaSettings(
+                encoder_width=256,
+                encoder_layers=4,
+                width=384,
+                layers=6,
+                steps=12_000,
+                frames=8000,
+                learning_rate=1e-3,
+            ),
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class Folders:
-    """Where the stages leave what they made."""
+    """Where the stages leave what they made, and where they compute.
+
+    Attributes:
+        root: The folder.
+        device: That of PyTorch which trains, such as ``cuda``.
+    """
 
     root: Path
+    device: str = "cpu"
 
     @property
     def clips(self) -> Path:
@@ -134,25 +161,26 @@ def record_clips(recipe: Recipe, folders: Folders, report: Report) -> None:
 def train_codec(recipe: Recipe, folders: Folders, report: Report) -> None:
     if folders.codec.exists():
         return
-    training = CodecTraining(open_clips(folders.clips), recipe.codec)
+    training = CodecTraining(open_clips(folders.clips), recipe.codec, folders.device)
     run(training, folders.training("codec"), report)
     _save(training.codec, folders.codec)
 
 
-def encode_clips(_recipe: Recipe, folders: Folders, report: Report) -> None:
+def encode_clips(recipe: Recipe, folders: Folders, report: Report) -> None:
     if folders.codes.exists():
         return
     clips = open_clips(folders.clips)
-    codec = make_codec()
+    codec = make_codec(recipe.codec.encoder_width, recipe.codec.decoder_width)
     codec.load_state_dict(type(codec).from_pretrained(folders.codec).float().state_dict())
+    codec.to(folders.device)
     frames = clips.clips[-1].span.stop
     codes: NDArray[np.int16] = np.zeros((codec.config.n_codebooks, frames), np.int16)
     by_length = sorted(clips.clips, key=lambda clip: clip.frames)
     for start in range(0, len(by_length), _ENCODE_BATCH):
         some = by_length[start : start + _ENCODE_BATCH]
         rows = [torch.from_numpy(clips.audio(clip)) for clip in some]
-        batch = encode(codec, nn.utils.rnn.pad_sequence(rows, batch_first=True))
-        for clip, row in zip(some, batch.numpy(), strict=True):
+        batch = nn.utils.rnn.pad_sequence(rows, batch_first=True).to(folders.device)
+        for clip, row in zip(some, encode(codec, batch).cpu().numpy(), strict=True):
             codes[:, clip.span] = row[:, : clip.frames]
         report(start + len(some), len(by_length))
     partial = folders.codes.with_suffix(".partial.npy")
@@ -164,7 +192,7 @@ def train_dia(recipe: Recipe, folders: Folders, report: Report) -> None:
     if folders.dia.exists():
         return
     clips = open_clips(folders.clips).clips
-    training = DiaTraining(clips, np.load(folders.codes), recipe.dia)
+    training = DiaTraining(clips, np.load(folders.codes), recipe.dia, folders.device)
     run(training, folders.training("dia"), report)
     scale_logits(training.dia, recipe.sharpness)
     ids = {"eos_token_id": EOS, "pad_token_id": PAD, "bos_token_id": BOS}
@@ -202,7 +230,6 @@ def evaluate_all(recipe: Recipe, folders: Folders, report: Report) -> None:
         "int8 (`demo`)": lambda: by_model(int8),
         "int4": lambda: by_model(int4),
         "fp32, `cfg_scale` 1": lambda: by_model(fp32, cfg_scale=1),
-        "fp32, no guidance": lambda: by_model(fp32, cfg_scale=0),
         "fp32, voices exchanged": lambda: by_model(fp32, exchanged=True),
     }
     scores = {}
@@ -271,5 +298,5 @@ def _save(model: nn.Module, folder: Path) -> None:
     """In float16, whole or not at all."""
     partial = folder.with_suffix(".partial")
     shutil.rmtree(partial, ignore_errors=True)
-    model.half().save_pretrained(partial)
+    model.half().cpu().save_pretrained(partial)
     partial.rename(folder)

@@ -44,7 +44,7 @@ def run(training: Training, folder: Path, report: Report) -> Curve:
     state, start = folder / "state.pt", 0
     curve: Curve = []
     if state.is_file():
-        saved = torch.load(state, weights_only=True)
+        saved = torch.load(state, map_location="cpu", weights_only=True)
         training.load_state_dict(saved["training"])
         start, curve = saved["step"], saved["curve"]
     sums: dict[str, float] = {}

@@ -2,10 +2,10 @@
 
 import random
 from dataclasses import dataclass
+from pathlib import Path
 
-from dia_ort.demo_words import DEMO_WORDS
-
-WORDS = DEMO_WORDS
+MORE_WORDS = tuple((Path(__file__).parent / "more_words.txt").read_text(encoding="utf-8").split())
+"""With those of the demo, the vocabulary of the large recipe."""
 
 PHRASES = (
     "hello world",
@@ -48,9 +48,11 @@ class Sentence:
         return f"{' '.join(self.words)}."
 
 
-def random_sentence(random_: random.Random, lengths: tuple[int, ...]) -> Sentence:
+def random_sentence(
+    random_: random.Random, vocabulary: tuple[str, ...], lengths: tuple[int, ...]
+) -> Sentence:
     """A sentence of random words; its length is drawn from those given."""
-    words = tuple(random_.choice(WORDS) for _ in range(random_.choice(lengths)))
+    words = tuple(random_.choice(vocabulary) for _ in range(random_.choice(lengths)))
     return Sentence(random_.choice((1, 2)), words)
 
 
