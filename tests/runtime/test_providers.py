@@ -66,7 +66,9 @@ def test_an_overflow_is_found(lost, found, fresh, monkeypatch):
 
 
 def test_the_kernels_that_cannot_overflow_compute_the_same(monkeypatch):
-    """Products of whole numbers are exact, whichever kernel sums them."""
+    """Products of whole numbers are exact, whichever kernel sums them, but for the overflow."""
+    if products_overflow():
+        pytest.skip("this CPU has the overflow")
     artifact = find_artifact("demo")
     info = artifact.manifest.find(ENCODER, "float32")
     tokens = np.arange(1, 41)[None]
