@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from demo_voice import stages
+from demo_voice.faster import keep_memory
 from demo_voice.stages import Folders, Recipe
 
 STAGES = {
@@ -31,6 +32,7 @@ def main() -> None:
     folders = Folders(options.folder, options.device)
     if fault := stages.claim(folders, recipe):
         sys.exit(fault)
+    keep_memory()
     last = list(STAGES).index(options.until)
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())

@@ -3,6 +3,7 @@
 import math
 import random
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -98,13 +99,14 @@ class Judge:
         self._between = _between_speakers(clips)
 
     def score(self, speak: Speak, report: Report) -> list[Score]:
-        """Have every script spoken, and listen."""
-        scores = []
-        for number, reference in enumerate(self._references):
-            speech = speak(reference.script, number)
-            scores.append(self._listen(speech, reference))
-            report(number + 1, len(self._references))
-        return scores
+        """Have every script spoken, and listen to it while the next one is spoken."""
+        with ThreadPoolExecutor(max_workers=1) as listener:
+            scores = []
+            for number, reference in enumerate(self._references):
+                speech = speak(reference.script, number)
+                scores.append(listener.submit(self._listen, speech, reference))
+                report(number + 1, len(self._references))
+            return [score.result() for score in scores]
 
     def reference(self, number: int) -> Samples:
         """A script as espeak-ng says it, float32, (samples,)."""

@@ -50,12 +50,12 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonalize(matrices: Tensor, rounds: int) -> Tensor:
-    """Bring the singular values near 1 by Newton-Schulz iteration: (..., rows, columns)."""
+    """Bring the singular values near 1 by Newton-Schulz iteration: (matrices, rows, columns)."""
     if matrices.shape[-2] > matrices.shape[-1]:
         return orthogonalize(matrices.mT, rounds).mT
     a, b, c = _COEFFICIENTS
     x = matrices / torch.linalg.matrix_norm(matrices, keepdim=True).clamp_min(1e-7)
     for _ in range(rounds):
         gram = x @ x.mT
-        x = a * x + (b * gram + c * (gram @ gram)) @ x
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
     return x

@@ -36,7 +36,7 @@ def by_model(artifact: Path, *, exchanged: bool = False, **settings: float) -> S
     With ``exchanged``, in the voice of the other speaker: the tags are exchanged, and a voice is
     given that says so.
     """
-    dia = Dia.load(artifact, provider="cpu")
+    dia = Dia.load(artifact, provider="cpu", threads=1)  # the other one listens
     voices = [make_voice(dia, speaker, 3 - speaker) for speaker in (1, 2)] if exchanged else None
 
     def speak(script: Script, seed: int) -> Speech:

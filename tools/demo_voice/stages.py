@@ -33,7 +33,7 @@ from dia_ort.demo_words import DEMO_WORDS
 
 DTYPES = ("fp32", "int8", "int4")
 
-_ENCODE_BATCH = 16
+_ENCODE_BATCH = 4
 _SAMPLES = (0, 1, 3)
 """Of the test scripts, those to hear: two of one turn and one of two."""
 
