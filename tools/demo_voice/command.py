@@ -54,7 +54,7 @@ def main() -> None:
 def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python tools/demo_voice",
-        description="Train the demonstration model, from nothing to figures: some 90 minutes on "
+        description="Train the demonstration model, from nothing to figures: an hour or two on "
         "two cores. Stopped, it goes on from where it was; a stage whose outcome is in the folder "
         "is not run again.",
     )
