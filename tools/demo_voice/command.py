@@ -54,7 +54,7 @@ def main() -> None:
 def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python tools/demo_voice",
-        description="Train the demonstration model, from nothing to figures: an hour or two on "
+        description="Train the demonstration model, from nothing to figures: about two hours on "
         "two cores. Stopped, it goes on from where it was; a stage whose outcome is in the folder "
         "is not run again.",
     )
@@ -63,7 +63,7 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--large",
         action="store_true",
-        help="the recipe for a GPU: 370 words, wider networks, ten times the computation",
+        help="the recipe for a GPU: 370 words, wider networks, far more computation",
     )
     parser.add_argument("--until", choices=STAGES, default="evaluate", help="the last stage to run")
     parser.add_argument(

@@ -75,7 +75,7 @@ class Recipe:
 
     @classmethod
     def large(cls) -> "Recipe":
-        """For a GPU: ten times the words, and wider networks that see ten times as much."""
+        """For a GPU: ten times the words, and wider networks that see over ten times as much."""
         return cls(
             words=(*DEMO_WORDS, *MORE_WORDS),
             train=30_000,
