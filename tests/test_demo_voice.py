@@ -25,7 +25,7 @@ from demo_voice.codec import encode, make_codec, quantize, stages  # noqa: E402
 from demo_voice.codec_training import CodecSettings, CodecTraining  # noqa: E402
 from demo_voice.dia import DELAY_PATTERN  # noqa: E402
 from demo_voice.dia_training import DiaSettings, DiaTraining  # noqa: E402
-from demo_voice.examples import BOS, EOS, PAD, collate, delayed, join  # noqa: E402
+from demo_voice.examples import BOS, EOS, PAD, _assign_tags, collate, delayed, join  # noqa: E402
 from demo_voice.faster import make_faster  # noqa: E402
 from demo_voice.muon import Muon  # noqa: E402
 from demo_voice.stages import Folders, Recipe, claim  # noqa: E402
@@ -129,14 +129,32 @@ def test_sentences_are_spelled_in_several_ways(clips, codes):
     assert ends == {b".", b"!", b"?", b"n"}
 
 
-def test_some_scripts_go_on_in_a_voice_with_exchanged_tags(clips, codes):
-    draws = np.random.default_rng(0)
-    examples = [join(clips.clips[:2], codes, draws) for _ in range(300)]
-    voices = [example for example in examples if example.given]
-    assert all(example.given == 20 for example in voices)
-    assert 40 < len(voices) < 110
-    assert {example.text[0] for example in voices} == {1, 2}
-    assert {example.text[0] for example in examples if not example.given} == {1}
+@pytest.mark.parametrize(
+    ("speakers", "given", "exchanged"),
+    [
+        ((2, 2, 2), 1, {(1, 1, 1), (1, 1, 2), (1, 2, 1), (1, 2, 2)}),
+        ((1, 2, 1), 2, {(2, 1, 2)}),
+        ((1, 1, 2, 1), 3, {(2, 2, 1, 2)}),
+    ],
+)
+def test_some_scripts_go_on_in_a_voice_at_times_of_the_other_tag(speakers, given, exchanged):
+    draws = [_assign_tags(speakers, np.random.default_rng(seed)) for seed in range(300)]
+    voices = [tuple(tags) for tags, count in draws if count == given]
+    assert 110 < len(voices) < 190
+    assert set(voices) - {speakers} == exchanged
+    assert 40 < voices.count(speakers) < 110
+    assert {tuple(tags) for tags, count in draws if not count} == {speakers}
+
+
+def test_a_voice_has_every_speaker_of_its_script():
+    assert {_assign_tags((1, 2), np.random.default_rng(s))[1] for s in range(50)} == {0}
+    assert {_assign_tags((1,), np.random.default_rng(s))[1] for s in range(50)} == {0}
+
+
+def test_the_voice_of_a_script_is_given_in_frames(clips, codes):
+    alike = (clips.clips[0], clips.clips[2], clips.clips[4])
+    given = {join(alike, codes, np.random.default_rng(seed)).given for seed in range(30)}
+    assert given == {0, 20}
 
 
 def test_a_batch_asks_for_what_comes_next(clips, codes):

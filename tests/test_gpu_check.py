@@ -45,6 +45,11 @@ def test_targets_are_reached_or_not_or_not_measured():
     assert [row["reached"] for row in targets(summarize({}))] == [None] * 5
 
 
+def test_their_best_is_not_known_before_it_was_compiled():
+    parts = {name: part for name, part in PARTS.items() if "compiled" not in name}
+    assert "over_transformers" not in summarize(parts)
+
+
 def run_check(*arguments):
     return subprocess.run(
         [

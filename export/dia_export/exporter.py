@@ -45,6 +45,7 @@ from dia_ort.manifest import (
     Manifest,
     Source,
 )
+from dia_ort.providers import onnxruntime
 
 DEFAULT_MODEL = "nari-labs/Dia-1.6B-0626"
 DEFAULT_CODEC = "descript/dac_44khz"
@@ -366,7 +367,8 @@ class Exporter:
             sources={"model": _source(self._dia), "codec": _source(self._dac)},
             tools={
                 "dia-ort": __version__,
-                **_versions("torch", "onnx", "onnxruntime", "onnxscript"),
+                "onnxruntime": onnxruntime().__version__,  # its package has several names
+                **_versions("torch", "onnx", "onnxscript"),
             },
             verification={
                 report.file: report.figures for report in self._reports if report.figures

@@ -29,7 +29,7 @@ _REMEDIES = {
 }
 _OTHERS = "install the onnxruntime that has it, in place of this one"
 
-TESTED = ("cpu",)
+TESTED = ("cpu", "cuda")
 """Providers that dia-ort has been run on. Any other that is here is taken with a warning."""
 _NO_DEVICE = "AzureExecutionProvider"  # it asks a server
 

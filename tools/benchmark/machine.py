@@ -11,8 +11,9 @@ import numpy as np
 import psutil  # type: ignore[import-untyped]
 
 from dia_ort import __version__
+from dia_ort.providers import onnxruntime
 
-_PACKAGES = ("numpy", "onnxruntime", "torch", "transformers")
+_PACKAGES = ("numpy", "torch", "transformers")
 _READ_BYTES = 1 << 30
 _READS = 5
 
@@ -32,6 +33,7 @@ def describe_machine() -> dict[str, object]:
 def versions() -> dict[str, str]:
     """Of Python and the packages that the figures depend on."""
     packages = {name: importlib.metadata.version(name) for name in _PACKAGES}
+    packages["onnxruntime"] = onnxruntime().__version__  # its package has several names
     return {"python": platform.python_version(), "dia-ort": __version__, **packages}
 
 

@@ -6,6 +6,7 @@ import sys
 import time
 from pathlib import Path
 
+import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -28,11 +29,14 @@ def main() -> None:
     options = parse_arguments(sys.argv[1:])
     if not shutil.which("espeak-ng"):
         sys.exit("espeak-ng is not installed, and it says all the sentences: apt install espeak-ng")
-    recipe = Recipe.large() if options.large else Recipe()
+    recipe = options.recipe()
     folders = Folders(options.folder, options.device)
     if fault := stages.claim(folders, recipe):
         sys.exit(fault)
-    keep_memory()
+    if options.device == "cpu":
+        keep_memory()
+    else:
+        torch.set_float32_matmul_precision("high")  # TF32
     last = list(STAGES).index(options.until)
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
@@ -54,16 +58,26 @@ def main() -> None:
 def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python tools/demo_voice",
-        description="Train the demonstration model, from nothing to figures: about two hours on "
-        "two cores. Stopped, it goes on from where it was; a stage whose outcome is in the folder "
-        "is not run again.",
+        description="Train the demonstration model, from nothing to figures. Stopped, it goes on "
+        "from where it was; a stage whose outcome is in the folder is not run again.",
     )
     parser.add_argument("--folder", type=Path, default=Path("build/demo-voice"))
     parser.add_argument("--device", default="cpu", help="PyTorch's, such as cuda (default: cpu)")
-    parser.add_argument(
+    parser.set_defaults(recipe=Recipe)
+    sizes = parser.add_mutually_exclusive_group()
+    sizes.add_argument(
+        "--quick",
+        dest="recipe",
+        action="store_const",
+        const=Recipe.quick,
+        help="the recipe for a CPU, which makes more mistakes: about two hours on two cores",
+    )
+    sizes.add_argument(
         "--large",
-        action="store_true",
-        help="the recipe for a GPU: 370 words, wider networks, far more computation",
+        dest="recipe",
+        action="store_const",
+        const=Recipe.large,
+        help="370 words and wider networks, for a GPU",
     )
     parser.add_argument("--until", choices=STAGES, default="evaluate", help="the last stage to run")
     parser.add_argument(
@@ -72,8 +86,8 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
         help="put the int8 model into the package as `demo`, and its figures into docs/demo-voice",
     )
     options = parser.parse_args(arguments)
-    if options.install and options.large:
-        parser.error("--install is for the recipe of the package's own words: leave --large out")
+    if options.install and options.recipe is not Recipe:
+        parser.error("--install is for the package's own recipe: leave --quick and --large out")
     if options.install and options.until != "evaluate":
         parser.error("--install needs all stages: leave --until out")
     return options

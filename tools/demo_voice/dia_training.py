@@ -1,5 +1,7 @@
 """Training of the model: the codes of scripts, with its cross-attention shown the way."""
 
+import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.data import DataLoader, Dataset
 
 from demo_voice.clips import Clip
 from demo_voice.dia import GUIDED_HEADS, guided_attentions, make_dia
@@ -20,7 +23,7 @@ _CHANNEL_WEIGHTS = (6.0, 3.0, 1.5, 0.8, 0.7, 0.6, 0.5, 0.5, 0.4)
 """What is said is in the first channels."""
 
 _FINE_CHANNELS = 3
-"""From this one on, only a third of the frames is learned from: the heads are half of the work."""
+"""From this one on, a part of the frames can be left out: the heads are half of the work."""
 
 _NEWTON_SCHULZ_ROUNDS = 3  # 5 are usual
 
@@ -36,6 +39,7 @@ class DiaSettings:
         layers: Of it.
         steps: In all.
         frames: About so many frames are in a batch.
+        fine_stride: Channels 3 and up learn from one frame in so many, which saves time.
         lengths: How often an example is of one recording, of two, and so on.
         learning_rate: The highest.
         text_dropout: See `demo_voice.examples.collate`.
@@ -49,14 +53,55 @@ class DiaSettings:
     encoder_layers: int = 3
     width: int = 192
     layers: int = 4
-    steps: int = 2900
-    frames: int = 2400
+    steps: int = 4500
+    frames: int = 9600
+    fine_stride: int = 1
     lengths: tuple[float, ...] = (0.45, 0.28, 0.12, 0.07, 0.04, 0.04)
     learning_rate: float = 2e-3
     text_dropout: float = 0.12
     corruption: float = 0.45
     guided: float = 0.6
     seed: int = 0
+
+
+class Batches(Dataset[Batch]):
+    """What each step learns from; all chance is that of the step's number.
+
+    Args:
+        clips: Recordings.
+        codes: int16, (codebooks, frames) of all of them.
+        settings: Of the training.
+    """
+
+    def __init__(
+        self, clips: tuple[Clip, ...], codes: NDArray[np.int16], settings: DiaSettings
+    ) -> None:
+        self._settings, self._codes = settings, codes
+        often = [clip for clip in clips for _ in range(_times(clip))]
+        self._clips = sorted(often, key=lambda clip: clip.frames)
+
+    def __getitem__(self, number: int) -> Batch:
+        """Examples of about the same length; in the first steps of single short recordings."""
+        settings = self._settings
+        random = np.random.default_rng([settings.seed, number])
+        easy = number < 0.03 * settings.steps
+        count = 1 if easy else 1 + int(random.choice(len(settings.lengths), p=settings.lengths))
+        known = self._clips[: len(self._clips) // 3] if easy else self._clips
+        width = max(1, len(known) // 8)
+        start = int(random.integers(0, len(known) - width + 1))
+        near = known[start : start + width]
+        size = max(1, settings.frames // (count * near[-1].frames))
+        examples = [self._example(near, count, random) for _ in range(size)]
+        return collate(
+            examples,
+            random,
+            text_dropout=settings.text_dropout,
+            corruption=settings.corruption,
+        )
+
+    def _example(self, clips: list[Clip], count: int, random: np.random.Generator) -> Example:
+        chosen = [clips[int(index)] for index in random.integers(0, len(clips), count)]
+        return join(chosen, self._codes, random)
 
 
 class DiaTraining:
@@ -74,9 +119,9 @@ class DiaTraining:
             settings.encoder_width, settings.encoder_layers, settings.width, settings.layers
         ).to(device)
         self.steps = settings.steps
-        self._settings, self._codes, self._device = settings, codes, device
-        often = [clip for clip in clips for _ in range(_times(clip))]
-        self._clips = sorted(often, key=lambda clip: clip.frames)
+        self.batches = Batches(clips, codes, settings)
+        self._settings, self._device = settings, device
+        self._coming: Iterator[Batch] | None = None
         self._attentions: list[Tensor] = []
         for attention in guided_attentions(self.dia):
             attention.register_forward_hook(lambda _, __, out: self._attentions.append(out[1]))
@@ -92,10 +137,10 @@ class DiaTraining:
         )
 
     def step(self, number: int) -> dict[str, float]:  # noqa: D102
-        random = np.random.default_rng([self._settings.seed, number])
+        if self._coming is None:
+            self._coming = self._load(number)
         guidance = self._guidance(number / self.steps)
-        batch = self.batch(random, easy=number < 0.03 * self.steps)
-        losses, astray = self.losses(batch)
+        losses, astray = self.losses(next(self._coming).to(self._device))
         loss = losses @ self._channel_weights
         for optimizer in self._optimizers:
             optimizer.zero_grad()
@@ -117,26 +162,11 @@ class DiaTraining:
         for optimizer, saved in zip(self._optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
 
-    def batch(self, random: np.random.Generator, *, easy: bool) -> Batch:
-        """Examples of about the same length; at first of single short recordings."""
-        lengths = self._settings.lengths
-        count = 1 if easy else 1 + int(random.choice(len(lengths), p=lengths))
-        known = self._clips[: len(self._clips) // 3] if easy else self._clips
-        width = max(1, len(known) // 8)
-        start = int(random.integers(0, len(known) - width + 1))
-        near = known[start : start + width]
-        size = max(1, self._settings.frames // (count * near[-1].frames))
-        examples = [self._example(near, count, random) for _ in range(size)]
-        return collate(
-            examples,
-            random,
-            text_dropout=self._settings.text_dropout,
-            corruption=self._settings.corruption,
-        ).to(self._device)
-
-    def _example(self, clips: list[Clip], count: int, random: np.random.Generator) -> Example:
-        chosen = [clips[int(index)] for index in random.integers(0, len(clips), count)]
-        return join(chosen, self._codes, random)
+    def _load(self, start: int) -> Iterator[Batch]:
+        """The batches from this step on; for a GPU, which would wait, other processes make them."""
+        workers = 0 if self._device == "cpu" else min(8, os.cpu_count() or 1)
+        steps = range(start, self.steps)
+        return iter(DataLoader(self.batches, None, sampler=steps, num_workers=workers))
 
     def losses(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Cross-entropy of each channel, (channels,), and of the guided attention, a scalar."""
@@ -154,7 +184,8 @@ class DiaTraining:
             target = batch.targets[:, :, channel].flatten()
             learned = torch.nonzero(target <= EOS)[:, 0]
             if channel >= _FINE_CHANNELS:
-                learned = learned[channel % 3 :: 3]
+                stride = self._settings.fine_stride
+                learned = learned[channel % stride :: stride]
             logits = functional.linear(hidden[learned], head)
             losses.append(functional.cross_entropy(logits, target[learned]))
         return torch.stack(losses), self._astray(batch.guide)

@@ -98,14 +98,15 @@ class Judge:
         self._references = [_refer(script, words, seed) for seed, script in enumerate(scripts)]
         self._between = _between_speakers(clips)
 
-    def score(self, speak: Speak, report: Report) -> list[Score]:
-        """Have every script spoken, and listen to it while the next one is spoken."""
+    def score(self, numbers: Sequence[int], speak: Speak, report: Report) -> list[Score]:
+        """Have scripts of these numbers spoken, and listen to each while the next is spoken."""
         with ThreadPoolExecutor(max_workers=1) as listener:
             scores = []
-            for number, reference in enumerate(self._references):
+            for done, number in enumerate(numbers):
+                reference = self._references[number]
                 speech = speak(reference.script, number)
                 scores.append(listener.submit(self._listen, speech, reference))
-                report(number + 1, len(self._references))
+                report(done + 1, len(numbers))
             return [score.result() for score in scores]
 
     def reference(self, number: int) -> Samples:

@@ -17,8 +17,8 @@ EOS, PAD, BOS = 1024, 1025, 1026
 _TRAILING_FRAMES = 8
 """The near silence at the end of a recording; the full stop stands for it."""
 
-_VOICES = 0.25
-"""Part of the scripts of two recordings and more that begin with a voice."""
+_VOICES = 0.5
+"""Part of the scripts that begin with a voice, of those that can."""
 
 _STRANGERS = 0.1
 """Part of the sentences with a word that is not said."""
@@ -73,21 +73,18 @@ def join(clips: Sequence[Clip], codes: NDArray[np.int16], random: np.random.Gene
     """A script of these recordings, as the runtime writes one.
 
     A tag stands where the speaker changes, and at times before another sentence of the same one (a
-    voice's transcript is followed by a script with its own tags) and at the end. Of the scripts of
-    two recordings and more, some begin with a voice: its audio is given, and half of these have the
-    tags of the speakers exchanged, so that [S1] has to sound like the audio and not as usual.
+    voice's transcript is followed by a script with its own tags) and at the end. Some scripts begin
+    with a voice, whose audio is given; see :func:`_assign_tags`.
 
     Args:
         clips: In order.
         codes: (codebooks, frames) of all recordings.
         random: Draws all that.
     """
-    voice = len(clips) > 1 and random.random() < _VOICES
-    exchanged = voice and random.random() < 0.5
+    tags, given = _assign_tags([clip.sentence.speaker for clip in clips], random)
     text, letters, last = bytearray(), [], 0
-    for clip in clips:
+    for clip, tag in zip(clips, tags, strict=True):
         text += b" " if text else b""
-        tag = 3 - clip.sentence.speaker if exchanged else clip.sentence.speaker
         if tag != last or random.random() < 0.5:
             text += bytes([tag]) + b" "
         spelled, begins = _spell(clip.sentence.words, random)
@@ -102,8 +99,26 @@ def join(clips: Sequence[Clip], codes: NDArray[np.int16], random: np.random.Gene
         bytes(text),
         np.concatenate([codes[:, clip.span] for clip in clips], axis=1),
         np.concatenate(letters),
-        clips[0].frames if voice else 0,
+        sum(clip.frames for clip in clips[:given]),
     )
+
+
+def _assign_tags(speakers: Sequence[int], random: np.random.Generator) -> tuple[list[int], int]:
+    """The tag of each recording, and how many of the first ones are a voice to go on in.
+
+    A tag sounds like the voice that is given for it, and as usual if none is. So a voice has every
+    speaker of the script, and in half of the voices the tags are exchanged. Where only one speaks,
+    the tag that is not in the voice stands for that speaker as usual, and either may come.
+    """
+    given = 1 + max(speakers.index(speaker) for speaker in set(speakers))
+    if given == len(speakers) or random.random() >= _VOICES:
+        return list(speakers), 0
+    if random.random() < 0.5:
+        return list(speakers), given
+    tags = [3 - speaker for speaker in speakers]
+    if given == 1:
+        tags[1:] = random.integers(1, 3, len(tags) - 1).tolist()
+    return tags, given
 
 
 def _spell(words: Sequence[str], random: np.random.Generator) -> tuple[str, list[int]]:

@@ -1,5 +1,6 @@
 """Scripts through what is judged: the codec alone, and exported models."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -37,13 +38,16 @@ def by_model(artifact: Path, *, exchanged: bool = False, **settings: float) -> S
     given that says so.
     """
     dia = Dia.load(artifact, provider="cpu", threads=1)  # the other one listens
-    voices = [make_voice(dia, speaker, 3 - speaker) for speaker in (1, 2)] if exchanged else None
+    voices: dict[tuple[int, ...], Voice] = {}
 
     def speak(script: Script, seed: int) -> Speech:
         config = GenerationConfig(seed=seed, **settings)  # type: ignore[arg-type]
         voice = None
-        if voices:
-            voice = voices[script[0].speaker - 1]
+        if exchanged:
+            speakers = tuple(dict.fromkeys(part.speaker for part in script))
+            if speakers not in voices:
+                voices[speakers] = make_voice(dia, {3 - speaker: speaker for speaker in speakers})
+            voice = voices[speakers]
             script = tuple(Sentence(3 - part.speaker, part.words) for part in script)
         audio = dia.generate(text_of(script), config, voice)
         return Speech(audio.samples, audio.finish_reason == "eos")
@@ -51,8 +55,14 @@ def by_model(artifact: Path, *, exchanged: bool = False, **settings: float) -> S
     return speak
 
 
-def make_voice(dia: Dia, speaker: int, tag: int) -> Voice:
-    """A voice in which a tag speaks as a speaker does."""
+def make_voice(dia: Dia, speakers: Mapping[int, int]) -> Voice:
+    """A voice.
+
+    Args:
+        dia: Whose codec encodes it.
+        speakers: As whom each tag speaks, in order.
+    """
     words = [tuple(part.split()) for part in VOICE.rstrip(".").split(". ")]
-    samples = np.concatenate(say(tuple(Sentence(speaker, part) for part in words)))
-    return Voice.from_audio(dia, samples, f"[S{tag}] {VOICE}", sample_rate=SAMPLE_RATE)
+    script = tuple(Sentence(speaker, part) for speaker in speakers.values() for part in words)
+    text = " ".join(f"[S{tag}] {VOICE}" for tag in speakers)
+    return Voice.from_audio(dia, np.concatenate(say(script)), text, sample_rate=SAMPLE_RATE)

@@ -16,11 +16,11 @@ from benchmark.artifacts import ensure_artifact
 from benchmark.settings import FULL, TINY
 from gpucheck.codec import VARIANTS
 from gpucheck.ours import Setup, decoder_bytes
-from gpucheck.summary import lines, summarize, targets
+from gpucheck.summary import COMPILED, lines, summarize, targets
 
 PARTS = (
     *("facts", "nodes", "gate", "runtime", "bandwidth"),
-    *("steps", "transformers", "speech", "codec", "parity"),
+    *("steps", "transformers", "speech", "codec", "parity", "compiled"),
 )
 DTYPES = ("fp16", "bf16", "int4")
 KNOWN_DTYPES = (*DTYPES, "int8", "fp32", "fp32-standard")
@@ -28,11 +28,8 @@ COUNTS = (1, 8, 16, 32, 64)
 CODEC_FRAMES = 430  # five seconds
 GREEDY_STEPS = 200
 
-CONTESTANTS = (
-    "transformers bf16",
-    "transformers fp16",
-    "transformers fp16, static and compiled",
-)
+CONTESTANTS = ("transformers bf16", "transformers fp16")
+"""transformers' ways in turn with ours; the compiled one takes minutes, and comes last of all."""
 
 Call = tuple[str, str, str, tuple[object, ...]]
 """A part, what it is called in the report, the function that measures it, and its arguments."""
@@ -100,6 +97,9 @@ def plan(options: argparse.Namespace, folders: dict[str, Path]) -> Iterator[Call
         for way, setup in setups.items():
             yield "speech", f"speech {dtype}{way}", "ours:speech", (setup, folder)
     yield from _plan_comparisons(options, folders, setups[""])
+    if options.provider == "cuda":
+        arguments = (options.model, "cuda", options.steps, COMPILED)
+        yield "compiled", COMPILED, "reference:step", arguments
 
 
 def _plan_round(

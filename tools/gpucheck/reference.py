@@ -11,11 +11,12 @@ from transformers import DiaForConditionalGeneration, StaticCache
 from benchmark.reference import transformers_config
 from benchmark.settings import CACHED_POSITIONS, ROWS, TEXT_POSITIONS, WARM_UP_STEPS
 from dia_export.exporter import RANDOM_MODELS
+from gpucheck.summary import COMPILED
 
 CONTESTANTS = {
     "transformers bf16": ("bfloat16", False),
     "transformers fp16": ("float16", False),
-    "transformers fp16, static and compiled": ("float16", True),
+    COMPILED: ("float16", True),
 }
 """By name: dtype, and whether the cache is static and the step compiled."""
 
