@@ -37,9 +37,17 @@ def draw_spectrograms(recordings: Mapping[str, Samples], file: Path) -> None:
     )
     for panel, (name, samples) in zip(panels, recordings.items(), strict=True):
         loudest = np.abs(samples).max(initial=1e-6)
-        panel.specgram(
-            samples / loudest, 1024, SAMPLE_RATE, noverlap=768, vmin=-130, vmax=-40, cmap="magma"
-        )
+        with np.errstate(divide="ignore"):  # silence, which stays black
+            panel.specgram(
+                samples / loudest,
+                1024,
+                SAMPLE_RATE,
+                noverlap=768,
+                vmin=-130,
+                vmax=-40,
+                cmap="magma",
+            )
+        panel.set_facecolor("black")
         panel.set(title=name, ylim=(0, _HIGHEST), ylabel="Hz")
     panels[-1].set_xlabel("seconds")
     figure.savefig(file, dpi=80)
