@@ -24,7 +24,7 @@ from demo_voice.clips import Clip, Clips, make_split  # noqa: E402
 from demo_voice.codec import encode, make_codec, quantize, stages  # noqa: E402
 from demo_voice.codec_training import CodecSettings, CodecTraining  # noqa: E402
 from demo_voice.dia import DELAY_PATTERN  # noqa: E402
-from demo_voice.dia_training import DiaSettings, DiaTraining  # noqa: E402
+from demo_voice.dia_training import Batches, DiaSettings, DiaTraining  # noqa: E402
 from demo_voice.examples import BOS, EOS, PAD, _assign_tags, collate, delayed, join  # noqa: E402
 from demo_voice.faster import make_faster  # noqa: E402
 from demo_voice.muon import Muon  # noqa: E402
@@ -236,6 +236,14 @@ def codec_training(clips, codes):
 def dia_training(clips, codes):
     torch.manual_seed(0)
     return DiaTraining(clips.clips, codes, DIA)
+
+
+def test_a_batch_is_its_number_s_alone(clips, codes):
+    batches = Batches(clips.clips, codes, DIA)
+    first, again, other = batches[3], batches[3], batches[2]
+    assert torch.equal(first.inputs, again.inputs)
+    assert torch.equal(first.text, again.text)
+    assert first.inputs.shape != other.inputs.shape or not torch.equal(first.inputs, other.inputs)
 
 
 @pytest.mark.parametrize("make", [codec_training, dia_training])

@@ -11,8 +11,8 @@ The slots in use are always the first ones. Each call then runs on the middle of
 fixed distance between rows, and nothing is copied per step: the graph writes its cache in place.
 
 Where steps are captured as CUDA graphs, one is recorded for each number of slots and length of the
-text axis, and replayed: so all addresses are fixed, and what the kernels are told of the longest
-row is the most that there can be.
+text axis, and replayed: so all addresses are fixed. On a device the kernels are told that the longest
+row is as long as can be: that is fixed, too, and they divide a row by it, whatever its neighbours.
 """
 
 import itertools
@@ -122,6 +122,7 @@ class DecoderBatch:
         self._binding = session.io_binding()
         self._bound: tuple[int, int] | None = None
         self._captures = provider.captures
+        self._fixed_total = provider.captures or provider.device != "cpu"
         self._graphs: dict[tuple[int, int], int] = {}  # captured, by what is bound
 
     def set_text(self, slot: int, cross: Sequence[Value], length: int) -> None:
@@ -176,7 +177,7 @@ class DecoderBatch:
             buffer.host[middle:stop] = values
             buffer.upload()
         self._steps[:count] = (positions + 1).tolist()
-        if not self._captures:
+        if not self._fixed_total:
             self._total.host[0] = max(self._steps[:count])
         shape = count, self._text_axis
         if self._bound != shape:

@@ -119,7 +119,7 @@ class DiaTraining:
             settings.encoder_width, settings.encoder_layers, settings.width, settings.layers
         ).to(device)
         self.steps = settings.steps
-        self.batches = Batches(clips, codes, settings)
+        self._batches = Batches(clips, codes, settings)
         self._settings, self._device = settings, device
         self._coming: Iterator[Batch] | None = None
         self._attentions: list[Tensor] = []
@@ -137,7 +137,7 @@ class DiaTraining:
         )
 
     def step(self, number: int) -> dict[str, float]:  # noqa: D102
-        if self._coming is None:
+        if self._coming is None:  # the first step; the others follow it in order
             self._coming = self._load(number)
         guidance = self._guidance(number / self.steps)
         losses, astray = self.losses(next(self._coming).to(self._device))
@@ -166,7 +166,7 @@ class DiaTraining:
         """The batches from this step on; for a GPU, which would wait, other processes make them."""
         workers = 0 if self._device == "cpu" else min(8, os.cpu_count() or 1)
         steps = range(start, self.steps)
-        return iter(DataLoader(self.batches, None, sampler=steps, num_workers=workers))
+        return iter(DataLoader(self._batches, None, sampler=steps, num_workers=workers))
 
     def losses(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Cross-entropy of each channel, (channels,), and of the guided attention, a scalar."""
