@@ -11,8 +11,9 @@ The slots in use are always the first ones. Each call then runs on the middle of
 fixed distance between rows, and nothing is copied per step: the graph writes its cache in place.
 
 Where steps are captured as CUDA graphs, one is recorded for each number of slots and length of the
-text axis, and replayed: so all addresses are fixed. On a device the kernels are told that the longest
-row is as long as can be: that is fixed, too, and they divide a row by it, whatever its neighbours.
+text axis, and replayed: so all addresses are fixed. On a device the kernels are told that the
+longest row is as long as can be: that is fixed, too, and they divide a row by it, whatever its
+neighbours.
 """
 
 import itertools

@@ -14,6 +14,7 @@ from dia_ort.voices import voice_file, voices_folder
 
 TEXT = "[S1] hello world."
 SAYS = "[S1] thank you."
+LONG = "[S1] one two three four five six."  # more than a second, which may be taken for the start
 SHORT = ("--model", "demo", "--seed", 7, "--max-tokens", 150)
 
 
@@ -61,7 +62,7 @@ def test_a_transcript_without_tag_gets_one(dia_ort, recording):
 
 def test_a_recording_without_transcript_is_warned_of(dia_ort, recording):
     voice = ("--voice-audio", recording())
-    code, _, err = dia_ort("speak", TEXT, *SHORT, *voice, "--quiet")
+    code, _, err = dia_ort("speak", LONG, *SHORT, *voice, "--quiet")
     assert code == 0
     assert err.startswith("warning: the voice has no transcript")
     assert err.count("\n") == 1
@@ -119,7 +120,7 @@ def test_a_voice_by_name_and_by_file(dia_ort, ann, tmp_path):
 
 def test_a_voice_without_transcript_is_warned_of_once(dia_ort, ann):
     Voice(ann).save("bare")
-    code, _, err = dia_ort("speak", TEXT, *SHORT, "--voice", "bare", "--quiet")
+    code, _, err = dia_ort("speak", LONG, *SHORT, "--voice", "bare", "--quiet")
     assert code == 0
     assert err.startswith("warning: the voice has no transcript")
     assert err.count("\n") == 1
