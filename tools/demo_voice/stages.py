@@ -75,7 +75,7 @@ class Recipe:
 
     @classmethod
     def quick(cls) -> "Recipe":
-        """For a CPU: the same codec, and a fifteenth of the examples for the model."""
+        """For a CPU: the same codec, and a sixth of the examples for the model."""
         return cls(dia=DiaSettings(steps=2900, frames=2400, fine_stride=3))
 
     @classmethod
