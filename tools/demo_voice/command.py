@@ -29,6 +29,10 @@ def main() -> None:
     options = parse_arguments(sys.argv[1:])
     if not shutil.which("espeak-ng"):
         sys.exit("espeak-ng is not installed, and it says all the sentences: apt install espeak-ng")
+    try:
+        torch.empty(0, device=options.device)
+    except (RuntimeError, AssertionError) as error:  # torch's own classes, by build
+        sys.exit(f"PyTorch has no --device {options.device} here: {error}")
     recipe = options.recipe()
     folders = Folders(options.folder, options.device)
     if fault := stages.claim(folders, recipe):
@@ -58,8 +62,9 @@ def main() -> None:
 def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python tools/demo_voice",
-        description="Train the demonstration model, from nothing to figures. Stopped, it goes on "
-        "from where it was; a stage whose outcome is in the folder is not run again.",
+        description="Train the demonstration model, from nothing to figures, on a GPU; a CPU would "
+        "take many hours, and has --quick. Stopped, it goes on from where it was; a stage whose "
+        "outcome is in the folder is not run again.",
     )
     parser.add_argument("--folder", type=Path, default=Path("build/demo-voice"))
     parser.add_argument("--device", default="cpu", help="PyTorch's, such as cuda (default: cpu)")

@@ -228,10 +228,8 @@ def evaluate_all(recipe: Recipe, folders: Folders, report: Report) -> None:
     judge = Judge(open_clips(folders.clips), scripts)
     fp32, int8, int4 = (folders.artifact(dtype) for dtype in DTYPES)
     every = range(len(scripts))
-    alone, together = (
-        [i for i in every if (len({part.speaker for part in scripts[i]}) == 1) is one]
-        for one in (True, False)
-    )
+    alone = [number for number in every if len(scripts[number]) == 1]
+    together = [number for number in every if len(scripts[number]) > 1]
     rows: dict[str, tuple[Sequence[int], Callable[[], Speak]]] = {
         "espeak-ng itself": (every, lambda: by_espeak),
         "through the codec": (every, lambda: through_codec(fp32)),
