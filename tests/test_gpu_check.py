@@ -18,9 +18,9 @@ from gpucheck.summary import lines, summarize, targets  # noqa: E402
 PARTS = {
     "decoder bytes fp16": {"bytes": 2_500_000_000},
     "bandwidth": {"gb_per_s": 4300.0},
-    "steps fp16": {"1": {"graph_ms": 2.0, "realtime": 5.0}, "64": {"graph_ms": 8, "realtime": 0.9}},
-    "steps fp16, captured": {"1": {"graph_ms": 1.0, "realtime": 11.0}},
-    "steps int4": {"1": {"graph_ms": 0.1, "realtime": 100.0}},
+    "steps fp16": {"1": {"step_ms": 2.0, "realtime": 5.0}, "64": {"step_ms": 8, "realtime": 0.9}},
+    "steps fp16, captured": {"1": {"step_ms": 1.0, "realtime": 11.0}},
+    "steps int4": {"1": {"step_ms": 0.1, "realtime": 100.0}},
     "transformers fp16": {"step_ms": 12.0},
     "transformers fp16, static and compiled": {"step_ms": 4.0},
     "speech fp16": {"first_audio_s": 0.12},
@@ -81,8 +81,8 @@ def test_a_small_check_on_the_cpu(tmp_path, artifacts):
     assert done.returncode == 0, done.stderr
     found = json.loads(report.read_text())
     assert not found["failures"]
-    assert found["parts"]["steps fp32"]["2"]["graph_ms"] > 0
-    assert found["parts"]["steps fp32"]["2"]["copies_ms"] > 0
+    assert found["parts"]["steps fp32"]["2"]["step_ms"] > 0
+    assert found["parts"]["steps fp32"]["2"]["choice_ms"] > 0
     assert found["parts"]["steps fp32, round 2"].keys() & {"1", "2"} == {"1"}
     assert found["parts"]["runtime fp32"]["passes"]
     assert found["parts"]["codec as it is"]["max_error"] < 1e-4

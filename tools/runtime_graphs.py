@@ -49,8 +49,64 @@ def move() -> onnx.GraphProto:
     )
 
 
+def choose() -> onnx.GraphProto:
+    """What dia_ort.sampling.choose does, for logits that are on a device.
+
+    The conditional rows come in reverse, as the decoder has them. All that goes back to the host is
+    one tensor, (texts, channels, 3 * count): guided logits, NaN in a row that is not finite; the
+    conditional ones; and tokens, which float32 holds exactly.
+    """
+    logits = ["texts", "channels", "vocab"]
+    nodes = (
+        ("Slice", ["cond_reversed", "last", "before_first", "rows", "backwards"], ["cond"]),
+        ("Sub", ["cond", "uncond"], ["difference"]),
+        ("Mul", ["difference", "scale"], ["scaled"]),
+        ("Add", ["scaled", "cond"], ["mixed"]),
+        ("Equal", ["scale", "zero"], ["unguided"]),
+        ("Where", ["unguided", "cond", "mixed"], ["guided"]),
+        ("Sub", ["guided", "guided"], ["zeros"]),  # or NaN
+        ("ReduceSum", ["zeros", "not_rows"], ["check"]),
+        ("IsNaN", ["check"], ["spoilt"]),
+        ("Where", ["spoilt", "zero", "guided"], ["sound"]),
+        ("Mul", ["sound", "factor"], ["factored"]),
+        ("TopK", ["factored", "count"], ["best", "tokens"]),
+        ("GatherElements", ["cond", "tokens"], ["best_cond"], {"axis": -1}),
+        ("Add", ["best", "check"], ["best_checked"]),
+        ("Cast", ["tokens"], ["numbers"], {"to": TensorProto.FLOAT}),
+        ("Concat", ["best_checked", "best_cond", "numbers"], ["candidates"], {"axis": -1}),
+    )
+    constants = {
+        "last": np.array([-1]),
+        "before_first": np.array([np.iinfo(np.int64).min]),
+        "rows": np.array([0]),
+        "backwards": np.array([-1]),
+        "not_rows": np.array([1, 2]),
+        "zero": np.float32(0),
+    }
+    return helper.make_graph(
+        [
+            helper.make_node(operator, inputs, outputs, **dict(*attributes))
+            for operator, inputs, outputs, *attributes in nodes
+        ],
+        "choose",
+        [
+            helper.make_tensor_value_info("cond_reversed", TensorProto.FLOAT, logits),
+            helper.make_tensor_value_info("uncond", TensorProto.FLOAT, logits),
+            helper.make_tensor_value_info("scale", TensorProto.FLOAT, ["texts", 1, 1]),
+            helper.make_tensor_value_info("factor", TensorProto.FLOAT, [1, "channels", "vocab"]),
+            helper.make_tensor_value_info("count", TensorProto.INT64, [1]),
+        ],
+        [
+            helper.make_tensor_value_info(
+                "candidates", TensorProto.FLOAT, ["texts", "channels", "packed"]
+            )
+        ],
+        [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
+    )
+
+
 def main() -> None:
-    for graph in (overflow_probe(), move()):
+    for graph in (overflow_probe(), move(), choose()):
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
         onnx.checker.check_model(model)
         (FOLDER / f"{graph.name}.onnx").write_bytes(model.SerializeToString())

@@ -24,8 +24,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dia_ort.buffers import Buffer, HostBuffer, Shape, Value, open_buffers
+from dia_ort.choice import open_choice
 from dia_ort.graphs import ModelSpec, cache_names
 from dia_ort.providers import Provider, onnxruntime
+from dia_ort.sampling import Candidates, SamplingParams, choose
 
 ROWS = 2
 """Of a slot. onnxruntime's kernels run rows in pairs, and round a single one differently."""
@@ -119,6 +121,7 @@ class DecoderBatch:
         self._total.host[0] = model.max_steps
         self._logits = make((rows, 1, channels, vocab), "float32", staged=True)
         self._paired = np.empty((slots, ROWS, channels, vocab), np.float32)
+        self._choice = open_choice(provider, model, slots, make)
         self._steps = [0] * slots  # in each slot's cache
         self._binding = session.io_binding()
         self._bound: tuple[int, int] | None = None
@@ -160,8 +163,30 @@ class DecoderBatch:
         shape = (*shape[:2], 1, shape[3])
         self._prefill_row(self.slots + slot, tokens, start, constant, shape, np.ones_like(length))
 
+    def choose(
+        self, tokens: NDArray[np.int64], positions: NDArray[np.int64], params: SamplingParams
+    ) -> Candidates:
+        """Run one step of the first slots, and choose the best tokens.
+
+        Args:
+            tokens: (slots, channels), the latest of each.
+            positions: (slots,), where each stands.
+            params: The settings of each.
+        """
+        if self._choice:
+            self._forward(tokens, positions)
+            return self._choice.choose(self._logits, self.slots, params)
+        logits, model = self.step(tokens, positions), self._model
+        return choose(
+            logits[:, 0],
+            logits[:, 1],
+            params,
+            release=model.release,
+            eos_token_id=model.eos_token_id,
+        )
+
     def step(self, tokens: NDArray[np.int64], positions: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Run one step of the first slots.
+        """Run one step of the first slots, with all logits.
 
         Args:
             tokens: (slots, channels), the latest of each.
@@ -171,6 +196,17 @@ class DecoderBatch:
             Logits, (slots, 2, channels, vocabulary), of the conditional row and the unconditional
             one; valid until the next call.
         """
+        self._forward(tokens, positions)
+        count = len(tokens)
+        first, middle, stop = self.slots - count, self.slots, self.slots + count
+        self._logits.download(first, ROWS * count)
+        logits, paired = self._logits.host, self._paired[:count]
+        paired[:, 0] = logits[first:middle][::-1, 0]
+        paired[:, 1] = logits[middle:stop, 0]
+        return paired
+
+    def _forward(self, tokens: NDArray[np.int64], positions: NDArray[np.int64]) -> None:
+        """Run one step of the first slots; the logits stay where they are."""
         count = len(tokens)
         first, middle, stop = self.slots - count, self.slots, self.slots + count
         for buffer, values in ((self._tokens, tokens[:, None]), (self._last, positions)):
@@ -186,11 +222,6 @@ class DecoderBatch:
         if shape not in self._graphs:
             self._graphs[shape] = next(_GRAPH_NUMBERS)
         self._run(self._binding, self._graphs[shape])
-        self._logits.download(first, ROWS * count)
-        logits, paired = self._logits.host, self._paired[:count]
-        paired[:, 0] = logits[first:middle][::-1, 0]
-        paired[:, 1] = logits[middle:stop, 0]
-        return paired
 
     def move(self, source: int, target: int) -> None:
         """Put the utterance of one slot into another, and release its own."""

@@ -13,6 +13,9 @@ candidate whose probability takes the sum over ``top_p`` still counts.
 
 The tokens of a row depend on nothing but that row: ties go to the lower token, sums run in the
 order of rank, and all arithmetic is elementwise.
+
+First the best few of the guided logits are chosen, here (:func:`choose`) or on a device
+(:mod:`dia_ort.selection`); all rules are about those (:func:`draw`).
 """
 
 from collections.abc import Sequence
@@ -41,7 +44,6 @@ class SamplingParams:
         top_p: Sum of probabilities to draw from; 0 takes the likeliest candidate.
         top_k: How many candidates guidance lets through.
         most: The greatest ``top_k``, an int.
-        uniform: Whether it is every row's.
     """
 
     cfg_scale: NDArray[np.float32]
@@ -49,7 +51,6 @@ class SamplingParams:
     top_p: NDArray[np.float64]
     top_k: NDArray[np.int64]
     most: int
-    uniform: bool
 
     @classmethod
     def stack(cls, configs: Sequence[GenerationConfig]) -> Self:
@@ -69,24 +70,77 @@ class SamplingParams:
             top_p=column([config.top_p if config.temperature else 0 for config in configs], float),
             top_k=column(top_k, np.int64),
             most=max(top_k),
-            uniform=len(set(top_k)) == 1,
         )
 
 
-def sample(
+@dataclass(frozen=True, slots=True, eq=False)
+class Candidates:
+    """The best tokens of every row and channel, by falling guided logit, of equal ones the lower.
+
+    There are :func:`num_candidates`, so that ``top_k`` are left whatever the rules bar.
+
+    Attributes:
+        tokens: int64, ``(rows, channels, candidates)``.
+        guided: Their guided logits, float32, of the same shape; the first release's EOS in channel
+            0 with its factor.
+        cond: Their conditional logits.
+        finite: bool, ``(rows,)``: whether a row's guided logits are; what stands in another row
+            means nothing.
+    """
+
+    tokens: NDArray[np.int64]
+    guided: NDArray[np.float32]
+    cond: NDArray[np.float32]
+    finite: NDArray[np.bool_]
+
+
+def num_candidates(most: int, vocab_size: int, eos_token_id: int) -> int:
+    """How many of the best tokens hold the ``most`` best allowed ones, whichever are barred."""
+    return min(vocab_size, most + vocab_size - eos_token_id)
+
+
+def eos_factor(release: Release) -> float:
+    """What the guided EOS logit of channel 0 is multiplied by."""
+    return 0.8 if release == "first" else 1.0
+
+
+def choose(
     cond: NDArray[np.float32],
     uncond: NDArray[np.float32],
-    uniforms: NDArray[np.float64],
-    *,
     params: SamplingParams,
+    *,
+    release: Release,
+    eos_token_id: int,
+) -> Candidates:
+    """Apply guidance, and choose the best tokens.
+
+    Args:
+        cond: Conditional logits, shape ``(rows, channels, vocabulary)``.
+        uncond: Unconditional logits of the same shape.
+        params: The settings of every row.
+        release: Whose rules to follow.
+        eos_token_id: The end-of-speech token.
+    """
+    guided, finite = _guide(cond, uncond, params.cfg_scale)
+    if (factor := eos_factor(release)) != 1:
+        guided[:, 0, eos_token_id] *= np.float32(factor)
+    tokens = _best_tokens(guided, num_candidates(params.most, cond.shape[-1], eos_token_id))
+    tokens, best = _sort(tokens, _take(guided, tokens))
+    return Candidates(tokens, best, _take(cond, tokens), finite)
+
+
+def draw(
+    candidates: Candidates,
+    uniforms: NDArray[np.float64],
+    params: SamplingParams,
+    *,
     release: Release,
     eos_token_id: int,
 ) -> NDArray[np.int64]:
     """Draw the next token of every row and channel.
 
     Args:
-        cond: Conditional logits, shape ``(rows, channels, vocabulary)``.
-        uncond: Unconditional logits of the same shape.
+        candidates: From :func:`choose`, or chosen on a device.
         uniforms: Random numbers in ``[0, 1)``, shape ``(rows, channels)``; each picks a candidate
             by inverting the cumulative distribution. Greedy rows do not look at them.
         params: The settings of every row.
@@ -97,33 +151,26 @@ def sample(
         The tokens, shape ``(rows, channels)``; :data:`NOT_FINITE` in a row whose guided logits
         are not finite.
     """
-    guided, finite = _guide(cond, uncond, params.cfg_scale)
-    tokens, weights = _candidates(cond, guided, params, release, eos_token_id)
+    tokens, weights = _weigh(candidates, params, release, eos_token_id)
     cumulative = weights.cumsum(axis=-1)
     threshold = uniforms[..., None] * cumulative[..., -1:]
     chosen = np.count_nonzero(cumulative <= threshold, axis=-1)
     drawn = _take(tokens, chosen[..., None])[..., 0]
-    if not finite.all():
-        drawn[~finite] = NOT_FINITE
+    if not candidates.finite.all():
+        drawn[~candidates.finite] = NOT_FINITE
     return drawn
 
 
-def candidate_probabilities(
-    cond: NDArray[np.float32],
-    uncond: NDArray[np.float32],
-    *,
-    params: SamplingParams,
-    release: Release,
-    eos_token_id: int,
+def probabilities(
+    candidates: Candidates, params: SamplingParams, *, release: Release, eos_token_id: int
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Compute the distribution that :func:`sample` draws from; it takes the same arguments.
+    """Compute the distribution that :func:`draw` draws from; it takes the same arguments.
 
     Returns:
-        The candidates' tokens by falling logit, and their probabilities, both of shape
-        ``(rows, channels, candidates)``. What a rule has barred stands there with probability 0.
+        The tokens by falling logit, and their probabilities, both of shape ``(rows, channels,
+        top_k)``. What a rule has barred stands there with probability 0.
     """
-    guided, _ = _guide(cond, uncond, params.cfg_scale)
-    tokens, weights = _candidates(cond, guided, params, release, eos_token_id)
+    tokens, weights = _weigh(candidates, params, release, eos_token_id)
     return tokens, weights / weights.cumsum(axis=-1)[..., -1:]
 
 
@@ -147,63 +194,47 @@ def _guide(
     return guided, finite
 
 
-def _candidates(
-    cond: NDArray[np.float32],
-    guided: NDArray[np.float32],
-    params: SamplingParams,
-    release: Release,
-    eos: int,
+def _weigh(
+    candidates: Candidates, params: SamplingParams, release: Release, eos: int
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """The candidates' tokens by falling logit, and what each weighs; overwrites ``guided``."""
-    choose = _first_candidates if release == "first" else _0626_candidates
-    tokens, logits = choose(cond, guided, params, eos)
+    """Tokens by falling logit, ``top_k`` at most, and what each weighs in the draw."""
+    allowed = candidates.tokens < eos
+    allowed[:, 0] |= candidates.tokens[:, 0] == eos
+    apply_rules = _apply_first if release == "first" else _apply_0626
+    tokens, logits = apply_rules(candidates, allowed, params, eos)
+    tokens, logits = tokens[..., : params.most], logits[..., : params.most]
     return tokens, _nucleus(logits, params.temperature, params.top_p)
 
 
-def _first_candidates(
-    _: NDArray[np.float32], guided: NDArray[np.float32], params: SamplingParams, eos: int
+def _apply_first(
+    candidates: Candidates, allowed: NDArray[np.bool_], params: SamplingParams, eos: int
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Rank the candidates of the first release."""
-    guided[:, 0, eos] *= np.float32(0.8)
-    _bar_specials(guided, eos)
-    eos_is_best = guided[:, 0].argmax(axis=-1) == eos
-    guided[~eos_is_best, 0, eos] = -np.inf
-    tokens = _best_tokens(guided, params.most)
-    tokens, logits = _rank(tokens, _take(guided, tokens))
-    if not params.uniform:
-        np.copyto(logits, -np.inf, where=np.arange(logits.shape[-1]) >= params.top_k)
+    """The first release's rules: tokens by falling guided logit, -inf for what may not be drawn."""
+    is_eos = candidates.tokens[:, 0] == eos
+    best = allowed[:, :1].argmax(axis=-1)
+    allowed[:, 0] &= ~is_eos | np.take_along_axis(is_eos, best, axis=-1)
+    logits = np.where(allowed, candidates.guided, np.float32(-np.inf))
+    tokens, logits = _sort(candidates.tokens, logits)
+    np.copyto(logits, -np.inf, where=np.arange(logits.shape[-1]) >= params.top_k)
     return tokens, logits
 
 
-def _0626_candidates(
-    cond: NDArray[np.float32], guided: NDArray[np.float32], params: SamplingParams, eos: int
+def _apply_0626(
+    candidates: Candidates, allowed: NDArray[np.bool_], params: SamplingParams, eos: int
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Rank the candidates of the 0626 release."""
-    tokens = _best_tokens(guided, params.most)
-    logits = _take(cond, tokens)
-    if not params.uniform:
-        rank = _falling(_take(guided, tokens)).argsort(axis=-1)
-        logits[rank >= params.top_k] = -np.inf
-    logits[:, 0][tokens[:, 0] > eos] = -np.inf
-    logits[:, 1:][tokens[:, 1:] >= eos] = -np.inf
-    tokens, logits = _rank(tokens, logits)
-
+    """The 0626 release's: tokens by falling conditional logit, -inf for what may not be drawn."""
+    drawable = allowed & (np.arange(allowed.shape[-1]) < params.top_k)
+    logits = np.where(drawable, candidates.cond, np.float32(-np.inf))
     # A small top-k may hold barred tokens alone. Upstream then emits NaN or token 0; here the best
     # allowed token by the guided logits is taken.
-    empty = np.isneginf(logits[..., 0])
+    empty = ~drawable.any(axis=-1)
     if empty.any():
-        _bar_specials(guided, eos)
-        tokens[empty, 0] = guided.argmax(axis=-1)[empty]
-        logits[empty, 0] = 0  # alone, it has probability 1 whatever its logit
-
+        best = allowed.argmax(axis=-1)
+        logits[empty, best[empty]] = 0  # alone, it has probability 1 whatever its logit
+    tokens, logits = _sort(candidates.tokens, logits)
     is_eos = tokens[:, 0] == eos
     logits[:, 0][is_eos != is_eos[:, :1]] = -np.inf
     return tokens, logits
-
-
-def _bar_specials(logits: NDArray[np.float32], eos: int) -> None:
-    logits[:, 0, eos + 1 :] = -np.inf
-    logits[:, 1:, eos:] = -np.inf
 
 
 def _best_tokens(logits: NDArray[np.float32], count: int) -> NDArray[np.int64]:
@@ -214,24 +245,33 @@ def _best_tokens(logits: NDArray[np.float32], count: int) -> NDArray[np.int64]:
     worst = np.partition(logits, -count, axis=-1)[..., -count, None]
     chosen = logits >= worst
     if np.count_nonzero(chosen) != rows * channels * count:
-        tied = logits == worst
-        room = count - np.count_nonzero(logits > worst, axis=-1, keepdims=True)
-        chosen &= ~tied | (tied.cumsum(axis=-1) <= room)
+        crowded = np.count_nonzero(chosen, axis=-1) > count
+        above = logits[crowded] > worst[crowded]
+        tied = chosen[crowded] & ~above
+        room = count - np.count_nonzero(above, axis=-1, keepdims=True)
+        chosen[crowded] = above | (tied & (tied.cumsum(axis=-1) <= room))
     tokens: NDArray[np.int64] = np.flatnonzero(chosen) % vocab_size
     return tokens.reshape(rows, channels, count)
 
 
-def _rank(
+def _sort(
     tokens: NDArray[np.int64], logits: NDArray[np.float32]
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Sort by falling logit what is sorted by rising token, so that equal logits stay so."""
-    order = _falling(logits)
-    return _take(tokens, order), _take(logits, order)
+    """Sort by falling logit, of equal ones by rising token.
+
+    As whole numbers, which sort ten times as fast: a logit's bits, in the order of its negative,
+    before the token's.
+    """
+    keys = _ordered((np.float32(0) - logits).view(np.int32)).astype(np.int64) << 32
+    keys |= tokens
+    keys.sort(axis=-1)
+    falling = _ordered((keys >> 32).astype(np.int32)).view(np.float32)
+    return keys & 0xFFFFFFFF, -falling
 
 
-def _falling(values: NDArray[Any]) -> NDArray[np.int64]:
-    order: NDArray[np.int64] = np.argsort(-values, axis=-1, kind="stable")
-    return order
+def _ordered(bits: NDArray[np.int32]) -> NDArray[np.int32]:
+    """Bits of float32 as integers in the same order, and back."""
+    return bits ^ ((bits >> 31) & 0x7FFFFFFF)
 
 
 def _take(values: NDArray[Any], indices: NDArray[np.int64]) -> NDArray[Any]:

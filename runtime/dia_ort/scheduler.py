@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from dia_ort.errors import GenerationCancelledError, InvalidConfigError, NumericalError
 from dia_ort.generation import Utterance
 from dia_ort.graphs import ModelSpec
-from dia_ort.sampling import NOT_FINITE, SamplingParams, sample
+from dia_ort.sampling import NOT_FINITE, Candidates, SamplingParams, draw
 
 PREFILL_STEPS = 32
 """Steps of a prompt that are run at once: the others wait no longer for their next step. It does
@@ -36,8 +36,10 @@ class Decoder(Protocol):
     def prefill(self, slot: int, tokens: NDArray[np.int64], start: int) -> None:
         """Fill a slot's cache with known steps, (steps, channels), from a position on."""
 
-    def step(self, tokens: NDArray[np.int64], positions: NDArray[np.int64]) -> NDArray[np.float32]:
-        """One step of the first slots: logits (slots, 2, channels, vocabulary)."""
+    def choose(
+        self, tokens: NDArray[np.int64], positions: NDArray[np.int64], params: SamplingParams
+    ) -> Candidates:
+        """One step of the first slots, and the best tokens after it."""
 
     def move(self, source: int, target: int) -> None:
         """Put the utterance of one slot into another; the first one is free then."""
@@ -206,14 +208,15 @@ class Scheduler:
             return []
         if self._params is None:
             self._params = SamplingParams.stack([u.config for u in utterances])
-        logits = self._decoder.step(
-            np.array([u.tokens for u in utterances]), np.array([u.position for u in utterances])
+        candidates = self._decoder.choose(
+            np.array([u.tokens for u in utterances]),
+            np.array([u.position for u in utterances]),
+            self._params,
         )
-        drawn = sample(
-            logits[:, 0],
-            logits[:, 1],
+        drawn = draw(
+            candidates,
             np.array([u.uniforms() for u in utterances]),
-            params=self._params,
+            self._params,
             release=self._model.release,
             eos_token_id=self._model.eos_token_id,
         )

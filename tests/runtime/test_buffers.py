@@ -5,7 +5,7 @@ from functools import partial
 import numpy as np
 import pytest
 
-from dia_ort import Dia, Engine, GenerationConfig, Voice, decoder, providers
+from dia_ort import Dia, Engine, GenerationConfig, Voice, choice, decoder, providers
 from dia_ort.buffers import DeviceBuffer, HostBuffer, Mover
 from dia_ort.errors import ProviderError
 from dia_ort.providers import Provider, onnxruntime
@@ -98,7 +98,7 @@ def test_a_device_without_memory(mover):
 
 @pytest.fixture
 def on_device(monkeypatch, mover):
-    """Decoders that are opened have their buffers on a device."""
+    """Decoders that are opened have their buffers on a device, and choose candidates there."""
     made = []
 
     def open_buffers(_provider):
@@ -106,6 +106,7 @@ def on_device(monkeypatch, mover):
         return partial(DeviceBuffer, mover=mover)
 
     monkeypatch.setattr(decoder, "open_buffers", open_buffers)
+    monkeypatch.setattr(decoder, "open_choice", choice.DeviceChoice)
     yield
     assert made
 

@@ -21,14 +21,14 @@ ENDLESS = f"""
 import sys, time
 import dia_ort.scheduler as scheduler
 
-sample = scheduler.sample
+draw = scheduler.draw
 
-def sample_slowly(*arguments, **named):
+def draw_slowly(*arguments, **named):
     time.sleep(0.005)
     print("step", file=sys.stderr, flush=True)
-    return sample(*arguments, **named) % 1024
+    return draw(*arguments, **named) % 1024
 
-scheduler.sample = sample_slowly
+scheduler.draw = draw_slowly
 {MAIN}
 """
 

@@ -356,10 +356,10 @@ def test_speech_that_cannot_be_saved_is_kept_elsewhere(dia_ort, tmp_path, monkey
 
 
 def test_no_frames_no_file(dia_ort, tmp_path, monkeypatch):
-    def sample(logits, *_, eos_token_id, **__):
-        return np.full(logits.shape[:2], eos_token_id)
+    def draw(candidates, *_, eos_token_id, **__):
+        return np.full(candidates.tokens.shape[:2], eos_token_id)
 
-    monkeypatch.setattr(scheduler, "sample", sample)
+    monkeypatch.setattr(scheduler, "draw", draw)
     for option in ((), ("--stream",), ("--stream", "-o", "-")):
         code, out, err = dia_ort("speak", TEXT, "--model", "demo", *option)
         assert (code, out) == (1, b"")

@@ -46,10 +46,10 @@ def test_a_streamed_file_is_whole_after_every_piece(dia_ort, tmp_path, monkeypat
 
     def step(*arguments, **named):
         contents.append((tmp_path / "hello.wav").read_bytes()[:4])
-        return sample(*arguments, **named)
+        return draw(*arguments, **named)
 
-    sample = scheduler.sample
-    monkeypatch.setattr(scheduler, "sample", step)
+    draw = scheduler.draw
+    monkeypatch.setattr(scheduler, "draw", step)
     monkeypatch.setattr(WavWriter, "write", write_and_look)
     assert (
         dia_ort("speak", TEXT, *SHORT, "--max-tokens", 90, "--stream", "-o", "hello.wav").code == 0

@@ -301,7 +301,7 @@ def test_nothing_is_lost_by_an_interrupt_within_a_step(dia, monkeypatch):
     def interrupt(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("dia_ort.scheduler.sample", interrupt)
+    monkeypatch.setattr("dia_ort.scheduler.draw", interrupt)
     with pytest.raises(KeyboardInterrupt):
         list(generation)
     assert len(generation.codes) >= 10

@@ -1,14 +1,20 @@
 """The sampler against reference implementations: full-vocabulary, one row, in torch."""
 
 import dataclasses
+import functools
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dia_ort.buffers import HostBuffer, open_buffers
+from dia_ort.choice import DeviceChoice
 from dia_ort.config import GenerationConfig
-from dia_ort.sampling import NOT_FINITE, SamplingParams, candidate_probabilities, sample
+from dia_ort.providers import Provider
+from dia_ort.sampling import NOT_FINITE, SamplingParams, choose, probabilities
+from dia_ort.sampling import draw as draw_candidates
 
 RELEASES = ["first", "0626"]
 CHANNELS = 9
@@ -34,26 +40,50 @@ def random_logits(rows, seed=0, vocab=VOCAB, channels=CHANNELS):
     return cond, cond + uncond / 4
 
 
+@functools.cache
+def device_choice(rows, channels, vocab, eos, release):
+    """The CPU stands in for a device."""
+    model = SimpleNamespace(
+        num_channels=channels, vocab_size=vocab, eos_token_id=eos, release=release
+    )
+    provider = Provider("cpu")
+    return DeviceChoice(provider, model, rows, open_buffers(provider))
+
+
+def candidates(cond, uncond, params, release, eos=EOS):
+    """NumPy's choice, after a look at whether the graph for devices makes the same."""
+    chosen = choose(cond, uncond, params, release=release, eos_token_id=eos)
+    rows, channels, vocab = cond.shape
+    logits = HostBuffer((2 * rows, 1, channels, vocab), "float32")
+    logits.host[:, 0] = np.concatenate([cond[::-1], uncond])
+    found = device_choice(rows, channels, vocab, eos, release).choose(logits, rows, params)
+    np.testing.assert_array_equal(found.finite, chosen.finite)
+    for name in ("tokens", "guided", "cond"):
+        have, want = getattr(found, name), getattr(chosen, name)
+        assert have.dtype == want.dtype
+        np.testing.assert_array_equal(have[chosen.finite], want[chosen.finite], err_msg=name)
+    return chosen
+
+
+def distribution_of_candidates(cond, uncond, configs, release, eos=EOS):
+    params = SamplingParams.stack(configs)
+    chosen = candidates(cond, uncond, params, release, eos)
+    return probabilities(chosen, params, release=release, eos_token_id=eos)
+
+
 def distribution(cond, uncond, configs, release, eos=EOS):
     """The probabilities of every token, ``(rows, channels, vocabulary)``."""
-    tokens, probabilities = candidate_probabilities(
-        cond, uncond, params=SamplingParams.stack(configs), release=release, eos_token_id=eos
-    )
+    tokens, weights = distribution_of_candidates(cond, uncond, configs, release, eos)
     full = np.zeros(cond.shape)
     for place in np.ndindex(cond.shape[:2]):
-        np.add.at(full[place], tokens[place], probabilities[place])
+        np.add.at(full[place], tokens[place], weights[place])
     return full
 
 
 def draw(cond, uncond, uniforms, configs, release, eos=EOS):
-    return sample(
-        cond,
-        uncond,
-        uniforms,
-        params=SamplingParams.stack(configs),
-        release=release,
-        eos_token_id=eos,
-    )
+    params = SamplingParams.stack(configs)
+    chosen = candidates(cond, uncond, params, release, eos)
+    return draw_candidates(chosen, uniforms, params, release=release, eos_token_id=eos)
 
 
 def best(logits, count):
@@ -269,11 +299,9 @@ def test_the_draw_inverts_the_cumulative_distribution(release):
     cond, uncond = random_logits(1, channels=1)
     cond, uncond = (np.repeat(logits, len(grid), axis=0) for logits in (cond, uncond))
     configs = [GenerationConfig(top_p=0.8)] * len(grid)
-    tokens, probabilities = candidate_probabilities(
-        cond, uncond, params=SamplingParams.stack(configs), release=release, eos_token_id=EOS
-    )
-    ranks = np.searchsorted(np.cumsum(probabilities[0, 0]), grid, side="right")
-    assert probabilities[0, 0, ranks].all()
+    tokens, weights = distribution_of_candidates(cond, uncond, configs, release)
+    ranks = np.searchsorted(np.cumsum(weights[0, 0]), grid, side="right")
+    assert weights[0, 0, ranks].all()
     drawn = draw(cond, uncond, grid[:, None], configs, release)
     np.testing.assert_array_equal(drawn[:, 0], tokens[0, 0, ranks])
     assert np.unique(drawn).size > 5
@@ -364,18 +392,18 @@ def test_tokens_are_legal_and_rows_independent(case, release):
     cond, uncond, uniforms, configs, eos = case
     with np.errstate(all="raise", under="ignore"):
         tokens = draw(cond, uncond, uniforms, configs, release, eos)
-        probabilities = distribution(cond, uncond, configs, release, eos)
+        weights = distribution(cond, uncond, configs, release, eos)
     assert tokens.shape == cond.shape[:2]
     assert tokens.dtype == np.int64
     assert tokens.min() >= 0
     assert tokens[:, 0].max() <= eos
     assert tokens[:, 1:].max(initial=0) < eos
-    np.testing.assert_allclose(probabilities.sum(axis=-1), 1, rtol=1e-12)
-    assert np.take_along_axis(probabilities, tokens[..., None], axis=-1).all()
+    np.testing.assert_allclose(weights.sum(axis=-1), 1, rtol=1e-12)
+    assert np.take_along_axis(weights, tokens[..., None], axis=-1).all()
     for row in range(len(cond)):
         one = slice(row, row + 1)
         alone = draw(cond[one], uncond[one], uniforms[one], configs[one], release, eos)
         np.testing.assert_array_equal(alone[0], tokens[row])
         np.testing.assert_array_equal(
-            distribution(cond[one], uncond[one], configs[one], release, eos)[0], probabilities[row]
+            distribution(cond[one], uncond[one], configs[one], release, eos)[0], weights[row]
         )

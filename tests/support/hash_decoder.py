@@ -10,6 +10,7 @@ import numpy as np
 from dia_ort.artifacts import find_artifact
 from dia_ort.dia import Dia
 from dia_ort.engine import Engine
+from dia_ort.sampling import choose
 from dia_ort.scheduler import PREFILL_STEPS
 
 DEMO = find_artifact("demo").manifest
@@ -88,6 +89,11 @@ class HashDecoder:
                 logits[slot, 0, 1, 2] = np.nan
         self.log.append(("step", len(tokens)))
         return logits
+
+    def choose(self, tokens, positions, params):
+        logits, eos = self.step(tokens, positions), self._model.eos_token_id
+        rules = {"release": self._model.release, "eos_token_id": eos}
+        return choose(logits[:, 0], logits[:, 1], params, **rules)
 
     def move(self, source, target):
         assert self.used[source] is not None

@@ -16,7 +16,7 @@ from dia_ort.decoder import DecoderBatch
 from dia_ort.graphs import DECODER, ModelSpec, decoder_graph
 from dia_ort.manifest import read_manifest
 from dia_ort.providers import open_session, resolve_provider
-from dia_ort.sampling import SamplingParams, sample
+from dia_ort.sampling import SamplingParams, draw
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,12 +116,11 @@ def time_steps(
     step_ms = []
     for offset in range(WARM_UP_STEPS + settings.steps):
         started = time.perf_counter()
-        logits = batch.step(tokens, np.full(utterances, position + offset))
-        tokens = sample(
-            logits[:, 0],
-            logits[:, 1],
+        candidates = batch.choose(tokens, np.full(utterances, position + offset), params)
+        tokens = draw(
+            candidates,
             random.random(tokens.shape),
-            params=params,
+            params,
             release=model.release,
             eos_token_id=model.eos_token_id,
         )

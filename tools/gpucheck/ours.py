@@ -18,7 +18,7 @@ from dia_ort.graphs import DECODER, GRAPH_NAMES
 from dia_ort.manifest import read_manifest
 from dia_ort.placement import choose_file, place
 from dia_ort.providers import node_placement, open_session, resolve_provider
-from dia_ort.sampling import SamplingParams, sample
+from dia_ort.sampling import SamplingParams, draw
 
 _SCRIPT = "[S1] " + "All that is gold does not glitter. " * 3
 
@@ -92,10 +92,10 @@ def steps(setup: Setup, folder: Path, counts: tuple[int, ...]) -> dict[str, Any]
     """Time steps of so many utterances at once, sampling included, at 500 positions.
 
     Returns:
-        By number: ``graph_ms`` (one call of the decoder, with its copies), ``copies_ms`` (what of
-        it is not in onnxruntime's run of the graph: tokens to the device, logits to the host),
-        ``sampling_ms``, all medians; ``realtime`` of each utterance; ``vram_gb`` that the buffers
-        took.
+        By number: ``step_ms`` (one call of the decoder), ``choice_ms`` (what of it is not in
+        onnxruntime's run of the decoder's graph: tokens to the device, guidance, the choice of
+        candidates and these to the host), ``draw_ms``, all medians; ``realtime`` of each utterance;
+        ``vram_gb`` that the buffers took.
     """
     dia = setup.load(folder)
     session = TimedSession(dia._decoder)  # noqa: SLF001 - to time the graph within a step
@@ -110,29 +110,26 @@ def steps(setup: Setup, folder: Path, counts: tuple[int, ...]) -> dict[str, Any]
             batch.set_text(slot, dia.encode_text(text), len(text))
         tokens = random.integers(0, model.eos_token_id, (count, model.num_channels))
         params = SamplingParams.stack([GenerationConfig()] * count)
-        graph_ms, sampling_ms = [], []
+        step_ms, draw_ms = [], []
         for offset in range(WARM_UP_STEPS + setup.steps):
             started = time.perf_counter()
-            logits = batch.step(tokens, np.full(count, CACHED_POSITIONS + offset))
+            candidates = batch.choose(tokens, np.full(count, CACHED_POSITIONS + offset), params)
             between = time.perf_counter()
-            tokens = sample(
-                *(logits[:, 0], logits[:, 1], random.random(tokens.shape)),
-                params=params,
+            tokens = draw(
+                *(candidates, random.random(tokens.shape), params),
                 release=model.release,
                 eos_token_id=model.eos_token_id,
             )
-            graph_ms.append((between - started) * 1e3)
-            sampling_ms.append((time.perf_counter() - between) * 1e3)
-        graph, sampling = (
-            float(np.median(values[WARM_UP_STEPS:])) for values in (graph_ms, sampling_ms)
-        )
+            step_ms.append((between - started) * 1e3)
+            draw_ms.append((time.perf_counter() - between) * 1e3)
+        step, drawing = (float(np.median(values[WARM_UP_STEPS:])) for values in (step_ms, draw_ms))
         run = float(np.median(session.calls[-setup.steps :])) * 1e3
         taken = gpu_memory()
         figures[str(count)] = {
-            "graph_ms": graph,
-            "copies_ms": graph - run,
-            "sampling_ms": sampling,
-            "realtime": 1e3 / (graph + sampling) / FRAMES_PER_SECOND,
+            "step_ms": step,
+            "choice_ms": step - run,
+            "draw_ms": drawing,
+            "realtime": 1e3 / (step + drawing) / FRAMES_PER_SECOND,
             "vram_gb": None if taken is None or loaded is None else taken - loaded,
         }
         del batch

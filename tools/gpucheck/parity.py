@@ -19,6 +19,7 @@ from dia_ort.graphs import DECODER, ModelSpec
 from dia_ort.manifest import read_manifest
 from dia_ort.placement import choose_file
 from dia_ort.providers import resolve_provider
+from dia_ort.sampling import Candidates, SamplingParams, choose
 from dia_ort.scheduler import Request, Scheduler
 from dia_ort.text import encode_text
 from gpucheck.ours import Setup
@@ -127,14 +128,15 @@ class _Recorded:
         self.tokens: list[Grid] = []
         self.logits: list[Logits] = []
         self._decoder = decoder
-        self._eos = model.eos_token_id
+        self._eos, self._release = model.eos_token_id, model.release
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._decoder, name)
 
-    def step(self, tokens: Grid, positions: Grid) -> Logits:
+    def choose(self, tokens: Grid, positions: Grid, params: SamplingParams) -> Candidates:
         logits: Logits = self._decoder.step(tokens, positions).copy()
         self.tokens.append(tokens[0].copy())
         self.logits.append(logits[0].copy())
         logits[:, :, 0, self._eos :] = _BARRED
-        return logits
+        rules = {"release": self._release, "eos_token_id": self._eos}
+        return choose(logits[:, 0], logits[:, 1], params, **rules)

@@ -30,13 +30,13 @@ def summarize(parts: dict[str, Any]) -> dict[str, float]:
     for key, count in (("realtime", "1"), ("realtime_64", "64")):
         if found := [steps[count]["realtime"] for steps in ours if count in steps]:
             figures[key] = max(found)
-    graph = [steps["1"]["graph_ms"] for steps in ours if "1" in steps]
+    alone = [steps["1"]["step_ms"] for steps in ours if "1" in steps]
     theirs = {name: part["step_ms"] for name, part in parts.items() if "transformers" in name}
-    if graph and COMPILED in theirs:  # their best is unknown without it
-        figures["over_transformers"] = min(theirs.values()) / min(graph)
-    if graph and "bandwidth" in parts and "decoder bytes fp16" in parts:
+    if alone and COMPILED in theirs:  # their best is unknown without it
+        figures["over_transformers"] = min(theirs.values()) / min(alone)
+    if alone and "bandwidth" in parts and "decoder bytes fp16" in parts:
         size = parts["decoder bytes fp16"]["bytes"]
-        figures["over_floor"] = min(graph) / (size / parts["bandwidth"]["gb_per_s"] / 1e6)
+        figures["over_floor"] = min(alone) / (size / parts["bandwidth"]["gb_per_s"] / 1e6)
     if speech := [value for name, value in parts.items() if name.startswith("speech fp16")]:
         figures["first_audio_s"] = min(value["first_audio_s"] for value in speech)
     if "codec as it is" in parts:

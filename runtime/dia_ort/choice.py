@@ -1,0 +1,83 @@
+"""Guidance and the choice of candidates where the logits are: on a provider's device.
+
+An utterance's logits are 74 KB a step; its candidates are 5. A graph of its own, `choose.onnx`, is
+bound to the decoder's logits and does what :func:`dia_ort.sampling.choose` does, operation for
+operation.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from dia_ort.buffers import Buffer
+from dia_ort.graphs import ModelSpec
+from dia_ort.providers import Provider, onnxruntime, session_options
+from dia_ort.sampling import Candidates, SamplingParams, eos_factor, num_candidates
+
+
+class DeviceChoice:
+    """Chooses the candidates of a step.
+
+    Args:
+        provider: Whose device the logits are on.
+        model: Shapes and rules.
+        slots: The most utterances at once.
+        make: Makes buffers there, as :func:`dia_ort.buffers.open_buffers` gives it.
+    """
+
+    def __init__(
+        self, provider: Provider, model: ModelSpec, slots: int, make: Callable[..., Buffer]
+    ) -> None:
+        self._model = model
+        path = Path(__file__).with_name("choose.onnx")
+        self._session = onnxruntime().InferenceSession(
+            str(path), session_options(), providers=provider.without_capture().chain
+        )
+        self._binding = self._session.io_binding()
+        self._scale = make((slots, 1, 1), "float32", staged=True)
+        self._factor = make((1, model.num_channels, model.vocab_size), "float32", staged=True)
+        self._factor.host[:] = 1
+        self._factor.host[0, 0, model.eos_token_id] = eos_factor(model.release)
+        self._factor.upload()
+        self._params: SamplingParams | None = None  # as on the device
+        self._packed = np.empty((0, 0, 0), np.float32)
+
+    def choose(self, logits: Buffer, middle: int, params: SamplingParams) -> Candidates:
+        """Choose the best tokens of the first slots; what is returned is valid until the next call.
+
+        Args:
+            logits: Of all rows, float32, (rows, 1, channels, vocabulary), on the device.
+            middle: Where the conditional rows end and the unconditional ones begin.
+            params: The settings of every slot.
+        """
+        if params is not self._params:
+            self._bind(logits, middle, params)
+        self._session.run_with_iobinding(self._binding)
+        guided, cond, tokens = np.split(self._packed, 3, axis=-1)
+        finite = np.isfinite(guided[:, 0, 0])
+        return Candidates(tokens.astype(np.int64), guided, cond, finite)
+
+    def _bind(self, logits: Buffer, middle: int, params: SamplingParams) -> None:
+        model, slots = self._model, len(params.cfg_scale)
+        vocab, channels = model.vocab_size, model.num_channels
+        count = num_candidates(params.most, vocab, model.eos_token_id)
+        self._packed = np.empty((slots, channels, 3 * count), np.float32)
+        self._scale.host[:slots] = params.cfg_scale
+        self._scale.upload()
+        binding, shape = self._binding, (slots, channels, vocab)
+        logits.bind(binding.bind_input, "cond_reversed", middle - slots, slots, shape)
+        logits.bind(binding.bind_input, "uncond", middle, slots, shape)
+        self._scale.bind(binding.bind_input, "scale", 0, slots)
+        self._factor.bind(binding.bind_input, "factor", 0, 1)
+        binding.bind_cpu_input("count", np.array([count]))
+        address = self._packed.ctypes.data
+        binding.bind_output("candidates", "cpu", 0, np.float32, self._packed.shape, address)
+        self._params = params
+
+
+def open_choice(
+    provider: Provider, model: ModelSpec, slots: int, make: Callable[..., Buffer]
+) -> DeviceChoice | None:
+    """What chooses where a provider has the logits; None: the host has them."""
+    return None if provider.device == "cpu" else DeviceChoice(provider, model, slots, make)
