@@ -5,6 +5,7 @@ the semantics. The fused operators are onnxruntime's (domain com.microsoft): Gro
 writes the cache in place when past and present share memory, and gives each row its own position.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -15,7 +16,11 @@ from dia_models.kernels import Kernels, Step
 
 
 class OnnxKernels(Kernels):
-    """Kernels that leave one ONNX node each in a traced graph."""
+    """Kernels that leave one ONNX node each, or few, in a traced graph.
+
+    Graphs in half precision are for GPUs, where a small kernel takes as long as its launch: they
+    have as few nodes as can be, and none that computes a norm, RoPE or softmax in half precision.
+    """
 
     def rms_norm(self, x: Tensor, weight: Tensor, eps: float) -> Tensor:
         """RMSNormalization in float32."""
@@ -29,9 +34,52 @@ class OnnxKernels(Kernels):
         )
         return normed.to(x.dtype)
 
+    def add_norm(
+        self, x: Tensor, update: Tensor, weight: Tensor, eps: float
+    ) -> tuple[Tensor, Tensor]:
+        """SkipSimplifiedLayerNormalization in half precision: one kernel, float32 within."""
+        if x.dtype == torch.float32:
+            return super().add_norm(x, update, weight, eps)
+        normed, _, _, total = symbolic_multi_out(
+            "com.microsoft::SkipSimplifiedLayerNormalization",
+            (x, update, weight.to(x.dtype)),
+            {"epsilon": eps},
+            dtypes=[x.dtype, torch.float32, torch.float32, x.dtype],
+            shapes=[x.shape, (1,), (1,), x.shape],
+        )
+        return total, normed
+
+    def gated_silu(self, gate_up: Tensor) -> Tensor:
+        """In half precision, in an order in which gate and sigmoid(gate) do not meet.
+
+        Of their product onnxruntime makes one node, whose kernel for GPUs computes in half
+        precision throughout: 0 for all below -8.
+        """
+        if gate_up.dtype == torch.float32:
+            return super().gated_silu(gate_up)
+        shape = (*gate_up.shape[:-1], gate_up.shape[-1] // 2)
+        gate, up = symbolic_multi_out(
+            "Split",
+            (gate_up,),
+            {"axis": -1, "num_outputs": 2},
+            dtypes=[gate_up.dtype] * 2,
+            shapes=[shape] * 2,
+        )
+        return up * gate.sigmoid() * gate
+
     def rope(self, positions: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:  # noqa: ARG002
         """The whole tables: the operators look up in them."""
         return cos, sin
+
+    def cached_rope(
+        self,
+        positions: Tensor,  # noqa: ARG002
+        cos: Tensor,
+        sin: Tensor,
+        dtype: torch.dtype,
+    ) -> tuple[Tensor, Tensor]:
+        """The whole tables, rounded as GroupQueryAttention wants them; it rotates in float32."""
+        return cos.to(dtype), sin.to(dtype)
 
     def rotate(
         self, x: Tensor, positions: Tensor, cos: Tensor, sin: Tensor, num_heads: int
@@ -56,18 +104,31 @@ class OnnxKernels(Kernels):
             shape=query.shape,
         )
 
+    def unconditional_values(self, values: Tensor, rows: int, steps: int) -> Sequence[Tensor]:
+        """Repeated once, and split."""
+        layers, width = values.shape
+        repeated = values[:, None, None].expand(layers, rows, steps, width).flatten(0, 1)
+        parts: Sequence[Tensor] = symbolic_multi_out(
+            "Split",
+            (repeated,),
+            {"axis": 0, "num_outputs": layers},
+            dtypes=[values.dtype] * layers,
+            shapes=[(rows, steps, width)] * layers,
+        )
+        return parts
+
     def guided_attention(
         self, query: Tensor, key: Tensor, value: Tensor, lengths: Tensor, unconditional: Tensor
     ) -> Tensor:
         """MultiHeadAttention of the first rows; the shapes come from ``lengths`` alone."""
-        rows, steps, width = query.shape
+        _, steps, width = query.shape
         texts = lengths.shape[0]
         first, stop = torch.zeros(1, dtype=torch.int64), torch.tensor([texts])
         conditional = symbolic(
             "Slice", (query, first, stop, first), dtype=query.dtype, shape=(texts, steps, width)
         )
         mixed = self.attention(conditional, key, value, lengths)
-        return torch.cat([mixed, unconditional.expand(rows - texts, steps, width)])
+        return torch.cat([mixed, unconditional])
 
     def cached_attention(
         self,
@@ -80,23 +141,14 @@ class OnnxKernels(Kernels):
         num_heads: int,
         num_kv_heads: int,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """GroupQueryAttention; it rotates by itself only where it would do so in float32."""
+        """GroupQueryAttention, which splits, rotates and attends."""
         rows, steps, head_dim = qkv.shape[0], qkv.shape[1], past_key.shape[-1]
-        width, kv_width = num_heads * head_dim, num_kv_heads * head_dim
         attributes: dict[str, Any] = {
             "num_heads": num_heads,
             "kv_num_heads": num_kv_heads,
             "scale": 1.0,
+            "do_rotary": 1,
         }
-        if qkv.dtype == torch.float32:
-            heads: tuple[Tensor | None, ...] = (qkv, None, None)
-            tables: tuple[Tensor | None, ...] = step.rope
-            attributes["do_rotary"] = 1
-        else:
-            query, key, value = qkv.split([width, kv_width, kv_width], dim=-1)
-            query = self.rotate(query, step.positions, *step.rope, num_heads)
-            key = self.rotate(key, step.positions, *step.rope, num_kv_heads)
-            heads, tables = (query, key, value), (None, None)
         quantization: tuple[Tensor | None, ...] = ()
         if past_key.dtype == torch.int8:
             attributes |= {
@@ -108,12 +160,12 @@ class OnnxKernels(Kernels):
         output, keys, values = symbolic_multi_out(
             "com.microsoft::GroupQueryAttention",
             (
-                *(*heads, past_key, past_value),
+                *(qkv, None, None, past_key, past_value),
                 *(step.seqlens_k, step.total_sequence_length),
-                *(*tables, *quantization),
+                *(*step.rope, *quantization),
             ),
             attributes,
             dtypes=[qkv.dtype, past_key.dtype, past_value.dtype],
-            shapes=[(rows, steps, width), past_key.shape, past_value.shape],
+            shapes=[(rows, steps, num_heads * head_dim), past_key.shape, past_value.shape],
         )
         return output, keys, values

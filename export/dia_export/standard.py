@@ -7,6 +7,8 @@ So whole numbers are float32, exact below 2**24; a lookup is a product with a on
 masks are clipped differences. What is left of shape arithmetic is folded when the shapes are fixed.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.onnx.ops import symbolic
@@ -60,6 +62,10 @@ class StandardKernels(Kernels):
         wide = x.float()
         scale = torch.sqrt((wide * wide).mean(-1, keepdim=True) + eps)
         return (wide / scale * weight.float()).to(x.dtype)
+
+    def unconditional_values(self, values: Tensor, rows: int, steps: int) -> Sequence[Tensor]:  # noqa: ARG002
+        """As they are: Expand is not among the operators."""
+        return [values[i : i + 1] for i in range(len(values))]
 
     def guided_attention(
         self, query: Tensor, key: Tensor, value: Tensor, lengths: Tensor, unconditional: Tensor

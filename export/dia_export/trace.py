@@ -160,6 +160,9 @@ def trace(spec: GraphSpec, module: nn.Module, *, hop_length: int) -> ir.Model:
         value.shape = ir.Shape(tensor.axes)
     for node in model.graph:
         node.metadata_props.clear()  # stack traces of the tracing, more than the graph itself
+        for output in node.outputs[1:]:
+            if not output.uses() and not output.is_graph_output():
+                output.name = ""  # optional, and not wanted
     model.graph.name = spec.name
     model.producer_name = "dia-export"
     return model

@@ -64,7 +64,7 @@ class ChannelEmbedding(nn.Module):
 
 
 class Norm(nn.Module):
-    """RMSNorm with a learned scale, computed in float32."""
+    """RMSNorm with a learned scale, computed in float32, of a residual stream."""
 
     def __init__(self, width: int, eps: float, kernels: Kernels) -> None:
         super().__init__()
@@ -72,9 +72,11 @@ class Norm(nn.Module):
         self.eps = eps
         self.kernels = kernels
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(..., width) to the same."""
-        return self.kernels.rms_norm(x, self.weight, self.eps)
+    def forward(self, x: Tensor, update: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """(..., width) and what the last block adds to it, to their sum and its norm."""
+        if update is None:
+            return x, self.kernels.rms_norm(x, self.weight, self.eps)
+        return self.kernels.add_norm(x, update, self.weight, self.eps)
 
 
 class Mlp(nn.Module):
@@ -121,11 +123,18 @@ class EncoderLayer(nn.Module):
         self.mlp = Mlp(width, config.intermediate_size, kernels)
 
     def forward(
-        self, x: Tensor, lengths: Tensor, positions: Tensor, cos: Tensor, sin: Tensor
-    ) -> Tensor:
-        """(rows, text, hidden) to the same."""
+        self,
+        x: Tensor,
+        update: Tensor | None,
+        lengths: Tensor,
+        positions: Tensor,
+        cos: Tensor,
+        sin: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """(rows, text, hidden) and what the last layer adds to it, to the same of this one."""
         kernels, heads = self.kernels, self.num_heads
-        qkv = self.self_attention.qkv_proj(self.pre_sa_norm(x))
+        x, normed = self.pre_sa_norm(x, update)
+        qkv = self.self_attention.qkv_proj(normed)
         inner = qkv.shape[-1] // 3
         query, key, value = qkv.split([inner, inner, inner], dim=-1)
         query = kernels.rotate(query, positions, cos, sin, heads)
@@ -133,9 +142,8 @@ class EncoderLayer(nn.Module):
         mixed = kernels.attention(
             query, split_heads(key, heads), split_heads(value, heads), lengths
         )
-        x = x + self.self_attention.o_proj(mixed)
-        mlp: Tensor = self.mlp(self.post_sa_norm(x))
-        return x + mlp
+        x, normed = self.post_sa_norm(x, self.self_attention.o_proj(mixed))
+        return x, self.mlp(normed)
 
 
 class CrossKeyValue(nn.Module):
@@ -201,10 +209,10 @@ class TextEncoder(nn.Module):
         kernels = self.kernels
         positions = torch.arange(tokens.shape[1], device=tokens.device).expand(tokens.shape)
         rope = kernels.rope(positions, self.rope_cos, self.rope_sin)
-        x = self.embedding(tokens)
+        x, update = self.embedding(tokens), None
         for layer in self.layers:
-            x = layer(x, lengths, positions, *rope)
-        x = self.norm(x)
+            x, update = layer(x, update, lengths, positions, *rope)
+        _, x = self.norm(x, update)
         if self.cross_rope:
             rope = kernels.rope(positions, self.cross_rope_cos, self.cross_rope_sin)
         outputs = []
@@ -249,17 +257,19 @@ class DecoderLayer(nn.Module):
     def forward(
         self,
         x: Tensor,
+        update: Tensor | None,
         step: Step,
         cross_key: Tensor,
         cross_value: Tensor,
         uncond_value: Tensor,
         past_key: Tensor,
         past_value: Tensor,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """(rows, steps, hidden) to the same, and the layer's cache."""
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """(rows, steps, hidden) and what the last layer adds to it, to the same, and the cache."""
         kernels, config = self.kernels, self.config
+        x, normed = self.pre_sa_norm(x, update)
         mixed, key, value = kernels.cached_attention(
-            self.self_attention.qkv_proj(self.pre_sa_norm(x)),
+            self.self_attention.qkv_proj(normed),
             past_key,
             past_value,
             step,
@@ -267,15 +277,15 @@ class DecoderLayer(nn.Module):
             num_heads=config.num_heads,
             num_kv_heads=config.num_kv_heads,
         )
-        x = x + self.self_attention.o_proj(mixed)
-        query = self.cross_attention.q_proj(self.pre_ca_norm(x))
+        x, normed = self.pre_ca_norm(x, self.self_attention.o_proj(mixed))
+        query = self.cross_attention.q_proj(normed)
         if step.cross_rope is not None:
             query = kernels.rotate(query, step.positions, *step.cross_rope, config.cross_num_heads)
         mixed = kernels.guided_attention(
             query, cross_key, cross_value, step.text_lengths, uncond_value
         )
-        x = x + self.cross_attention.o_proj(mixed)
-        return x + self.mlp(self.pre_mlp_norm(x)), key, value
+        x, normed = self.pre_mlp_norm(x, self.cross_attention.o_proj(mixed))
+        return x, self.mlp(normed), key, value
 
 
 class Decoder(nn.Module):
@@ -343,24 +353,28 @@ class Decoder(nn.Module):
         # Counted from the last step: a size to subtract would have to be copied to a GPU.
         steps_back = torch.arange(1 - steps, 1, device=tokens.device)
         positions = kernels.as_index(seqlens_k)[:, None] + steps_back
+        x, update = self.embedding(tokens), None
         step = Step(
             seqlens_k,
             total_sequence_length,
             text_lengths,
             positions,
             kernels.causal_mask(positions, past[0].shape[2], groups),
-            kernels.rope(positions, self.rope_cos, self.rope_sin),
+            kernels.cached_rope(positions, self.rope_cos, self.rope_sin, x.dtype),
             kernels.rope(positions, self.cross_rope_cos, self.cross_rope_sin)
             if self.cross_rope
             else None,
         )
-        x = self.embedding(tokens)
+        unconditional = kernels.unconditional_values(
+            uncond_value, tokens.shape[0] - text_lengths.shape[0], steps
+        )
         caches = []
         for i, layer in enumerate(self.layers):
             at = slice(2 * i, 2 * i + 2)
-            x, key, value = layer(x, step, *cross[at], uncond_value[i : i + 1], *past[at])
+            x, update, key, value = layer(x, update, step, *cross[at], unconditional[i], *past[at])
             caches += [key, value]
-        logits = self.logits(self.norm(x)).float()
+        _, x = self.norm(x, update)
+        logits = self.logits(x).float()
         shape = (self.config.num_channels, self.config.vocab_size)
         return (logits.unflatten(-1, shape), *caches)
 

@@ -6,6 +6,7 @@ operators (the exporter passes its own kernels). Whatever they compute, they com
 does: RMSNorm, RoPE and softmax in float32, attention with scale 1.0.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -26,8 +27,9 @@ class Step:
             :meth:`Kernels.as_index` gives them.
         mask: float32, (rows, 1, steps * groups, cache): 0 where a query may look, -inf where the
             cache holds its future; ``groups`` query heads share a key head, and follow each step.
-        rope: Cosines and sines for the self-attention, as :meth:`Kernels.rope` gives them.
-        cross_rope: The same for the cross-attention's queries; None where it has no RoPE.
+        rope: Cosines and sines for the self-attention, as :meth:`Kernels.cached_rope` gives them.
+        cross_rope: Those for the cross-attention's queries, as :meth:`Kernels.rope` gives them;
+            None where it has no RoPE.
     """
 
     seqlens_k: Tensor
@@ -107,6 +109,13 @@ class Kernels:
         """RMSNorm over the last axis, in float32, returned in the dtype of ``x``."""
         return functional.rms_norm(x.float(), x.shape[-1:], weight.float(), eps).to(x.dtype)
 
+    def add_norm(
+        self, x: Tensor, update: Tensor, weight: Tensor, eps: float
+    ) -> tuple[Tensor, Tensor]:
+        """The sum of two tensors, and :meth:`rms_norm` of it."""
+        x = x + update
+        return x, self.rms_norm(x, weight, eps)
+
     def rope(self, positions: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
         """What :meth:`rotate` needs of the tables: here, their rows at the positions.
 
@@ -116,6 +125,16 @@ class Kernels:
             sin: The same for the sines.
         """
         return self.lookup(positions, cos), self.lookup(positions, sin)
+
+    def cached_rope(
+        self,
+        positions: Tensor,
+        cos: Tensor,
+        sin: Tensor,
+        dtype: torch.dtype,  # noqa: ARG002 - the exporter's kernels need it
+    ) -> tuple[Tensor, Tensor]:
+        """What :meth:`cached_attention` needs of the tables, for queries and keys of a dtype."""
+        return self.rope(positions, cos, sin)
 
     def rotate(
         self,
@@ -156,6 +175,10 @@ class Kernels:
         weights = (scores + mask).softmax(-1).to(query.dtype)
         return (weights @ value).transpose(1, 2).flatten(-2)
 
+    def unconditional_values(self, values: Tensor, rows: int, steps: int) -> Sequence[Tensor]:
+        """Each layer's constant of (layers, width) for as many rows, (rows, steps, width) each."""
+        return [value.expand(rows, steps, -1) for value in values]
+
     def guided_attention(
         self, query: Tensor, key: Tensor, value: Tensor, lengths: Tensor, unconditional: Tensor
     ) -> Tensor:
@@ -169,14 +192,13 @@ class Kernels:
             key: (texts, heads, positions, head_dim), of the first ``texts`` rows.
             value: The same.
             lengths: int32, (texts,): how many positions of each are real.
-            unconditional: (1, heads * head_dim): the value of the other rows.
+            unconditional: The other rows', (rows - texts, steps, heads * head_dim).
 
         Returns:
             (rows, steps, heads * head_dim).
         """
-        texts = len(lengths)
-        mixed = self.attention(query[:texts], key, value, lengths)
-        return torch.cat([mixed, unconditional.expand_as(query[texts:])])
+        mixed = self.attention(query[: len(lengths)], key, value, lengths)
+        return torch.cat([mixed, unconditional])
 
     def cached_attention(
         self,

@@ -43,7 +43,6 @@ FUSED_ENCODER = {
 }
 FUSED_DECODER = {
     "Gather": 1,
-    "Expand": 2,
     "RMSNormalization": 7,
     "com.microsoft.GroupQueryAttention": 2,
     "com.microsoft.MultiHeadAttention": 2,

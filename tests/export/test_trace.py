@@ -106,6 +106,40 @@ def test_the_cache_goes_through_one_attention_each_and_nothing_else(exported, dt
             assert f"past_{kind}.{layer}" in maker.input
 
 
+@pytest.mark.parametrize("dtype", ["fp16", "bf16"])
+def test_a_layer_in_half_precision_is_few_nodes(exported, dtype):
+    """What a GPU launches; casts of weights are done when the graph is loaded."""
+    graph = load(exported(dtype).folder, "decoder.onnx").graph
+    weights = {initializer.name for initializer in graph.initializer}
+    makers = {name: node for node in graph.node for name in node.output if name}
+    counts = collections.Counter(
+        node.op_type
+        for node in graph.node
+        if node.op_type != "Cast" or node.input[0] not in weights
+    )
+    layer = collections.Counter(
+        MatMul=6,
+        SkipSimplifiedLayerNormalization=3,
+        GroupQueryAttention=1,
+        MultiHeadAttention=1,
+        Slice=1,
+        Split=1,
+        Sigmoid=1,
+    )
+    once = {"MatMul": 1, "Split": 1}  # the logits; the unconditional values
+    assert {op: counts[op] for op in layer} == {
+        op: LAYERS * layer[op] + once.get(op, 0) for op in layer
+    }
+    assert counts["Cast"] == 5  # around the embeddings' sum and the first norm, and of the logits
+    assert counts["Concat"] <= LAYERS + 3
+    # The kernel that onnxruntime has for x * sigmoid(x) computes in half precision.
+    products = [node for node in graph.node if node.op_type == "Mul"]
+    for x, y in (node.input for node in products):
+        for gate, other in ((x, y), (y, x)):
+            maker = makers.get(gate)
+            assert maker is None or maker.op_type != "Sigmoid" or maker.input[0] != other
+
+
 @pytest.mark.parametrize("dtype", ["int8", "int4"])
 def test_quantised_graphs_have_no_float_matrix_left(exported, dtype):
     for name in (ENCODER, DECODER):
