@@ -17,7 +17,9 @@ neighbours.
 """
 
 import itertools
+import threading
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -26,7 +28,7 @@ from numpy.typing import NDArray
 from dia_ort.buffers import Buffer, HostBuffer, Shape, Value, open_buffers
 from dia_ort.choice import open_choice
 from dia_ort.graphs import ModelSpec, cache_names
-from dia_ort.providers import Provider, onnxruntime
+from dia_ort.providers import Provider, capture_lock, onnxruntime
 from dia_ort.sampling import Candidates, SamplingParams, choose
 
 ROWS = 2
@@ -58,6 +60,13 @@ def slot_bytes(model: ModelSpec, dtype: str, cache_dtype: str, steps: int, text:
 
 def _padded(text: int) -> int:
     return -(-text // TEXT_BLOCK) * TEXT_BLOCK
+
+
+class _Captured(threading.local):
+    """The CUDA graphs that a thread has captured; onnxruntime captures them in each thread anew."""
+
+    def __init__(self) -> None:
+        self.graphs: set[int] = set()
 
 
 class DecoderBatch:
@@ -127,7 +136,8 @@ class DecoderBatch:
         self._bound: tuple[int, int] | None = None
         self._captures = provider.captures
         self._fixed_total = provider.captures or provider.device != "cpu"
-        self._graphs: dict[tuple[int, int], int] = {}  # captured, by what is bound
+        self._graphs: dict[tuple[int, int], int] = {}  # their numbers, by what is bound
+        self._captured = _Captured()
 
     def set_text(self, slot: int, cross: Sequence[Value], length: int) -> None:
         """Give a slot its script.
@@ -320,4 +330,7 @@ class DecoderBatch:
             return
         options = onnxruntime().RunOptions()
         options.add_run_config_entry("gpu_graph_id", str(graph))
-        self._session.run_with_iobinding(binding, options)
+        is_new = graph not in self._captured.graphs and graph != _NO_GRAPH
+        with capture_lock if is_new else nullcontext():
+            self._session.run_with_iobinding(binding, options)
+        self._captured.graphs.add(graph)

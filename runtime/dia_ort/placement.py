@@ -10,6 +10,7 @@
 
 import logging
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -20,7 +21,7 @@ from dia_ort.artifacts import Artifact
 from dia_ort.errors import ProviderError
 from dia_ort.graphs import DECODER, GraphName
 from dia_ort.manifest import GraphInfo, Manifest
-from dia_ort.providers import Provider, open_session
+from dia_ort.providers import Provider, capture_lock, open_session
 
 logger = logging.getLogger(__name__)
 
@@ -87,7 +88,7 @@ def open_codec(
     info = choose_file(manifest, graph, provider)
     where = place(manifest, info, provider)
     plain = Provider("cpu") if where.name == "coreml" else where
-    run = _runner(open_graph(artifact, info, plain, threads))
+    run = _runner(open_graph(artifact, info, plain, threads), captures=provider.captures)
     if where is plain:
         return run
     folder = coreml.cache_folder()
@@ -100,11 +101,12 @@ def open_codec(
     return coreml.in_windows(run, _runner(session), graph, manifest.codec)
 
 
-def _runner(session: Any) -> Callable[[NDArray[Any]], NDArray[Any]]:
+def _runner(session: Any, *, captures: bool = False) -> Callable[[NDArray[Any]], NDArray[Any]]:
     name = session.get_inputs()[0].name
 
     def run(data: NDArray[Any]) -> NDArray[Any]:
-        result: NDArray[Any] = session.run(None, {name: data})[0]
+        with capture_lock if captures else nullcontext():
+            result: NDArray[Any] = session.run(None, {name: data})[0]
         return result
 
     return run

@@ -3,6 +3,7 @@
 import importlib
 import logging
 import os
+import threading
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -42,6 +43,9 @@ _OPTIONS = {
     },
 }
 _CAPTURE = "enable_cuda_graph"
+capture_lock = threading.Lock()
+"""Held while a CUDA graph is captured, and while the codec runs beside one that may be: CUDA gives
+up a capture when another thread allocates or copies."""
 
 # What onnxruntime leaves on the CPU on purpose: arithmetic with shapes.
 _SHAPE_OPERATORS = {

@@ -1,15 +1,22 @@
 """Buffers on a device, held against those on the host; the CPU provider stands in for a GPU."""
 
+import itertools
+import threading
 from functools import partial
 
 import numpy as np
 import pytest
 
 from dia_ort import Dia, Engine, GenerationConfig, Voice, choice, decoder, providers
+from dia_ort.artifacts import find_artifact
 from dia_ort.buffers import DeviceBuffer, HostBuffer, Mover
 from dia_ort.errors import ProviderError
+from dia_ort.graphs import DAC_DECODER
+from dia_ort.placement import open_codec
 from dia_ort.providers import Provider, onnxruntime
 
+CAPTURING = Provider("cpu", options={"enable_cuda_graph": "1"})
+"""The CPU ignores it."""
 SHAPE = (3, 2, 8, 4)  # rows, heads, positions, width
 TEXTS = ["[S1] yes. [S2] no.", "[S1] one two three four five. [S2] hello world.", "[S1] open."]
 
@@ -131,6 +138,58 @@ def test_speech_is_the_same_with_buffers_on_a_device(on_device, on_host):
         np.testing.assert_array_equal(codes, wanted)
 
 
+class Watched:
+    """A session that notes when CUDA graphs would be captured or replayed, and under the lock."""
+
+    def __init__(self, session):
+        self.session = session
+        self.runs = []
+
+    def __getattr__(self, name):
+        return getattr(self.session, name)
+
+    def run_with_iobinding(self, binding, options):
+        number = int(options.get_run_config_entry("gpu_graph_id"))
+        self.runs.append((threading.current_thread(), number, providers.capture_lock.locked()))
+        self.session.run_with_iobinding(binding, options)
+
+
+def test_each_thread_captures_alone_and_replays_freely(on_device):
+    dia = Dia.load("demo", provider="cpu")
+    dia.provider = CAPTURING
+    dia._decoder = watched = Watched(dia._decoder)
+    batch = dia.open_decoder(1)
+    batch.set_text(0, dia.encode_text(np.array([1, 2, 3])), 3)
+    tokens = np.full((1, 9), 1026)
+
+    def speak():
+        batch.prefill(0, tokens.repeat(2, axis=0), 0)
+        for position in range(2, 5):
+            batch.step(tokens, np.array([position]))
+
+    for target in (speak, speak):
+        thread = threading.Thread(target=target)
+        thread.start()
+        thread.join()
+    first, second = (list(runs) for _, runs in itertools.groupby(watched.runs, lambda run: run[0]))
+    for runs in (first, second):
+        (*prefills, capture, replay, last) = [run[1:] for run in runs]
+        assert prefills == [(-1, False), (-1, False)]
+        assert (capture[1], replay, last) == (True, (capture[0], False), (capture[0], False))
+
+
+def test_the_codec_waits_for_a_capture():
+    decode = open_codec(find_artifact("demo"), DAC_DECODER, CAPTURING, None)
+    codes = np.zeros((1, 9, 3), np.int64)
+    decoding = threading.Thread(target=decode, args=(codes,))
+    with providers.capture_lock:
+        decoding.start()
+        decoding.join(0.2)
+        assert decoding.is_alive()
+    decoding.join(60)
+    assert not decoding.is_alive()
+
+
 def test_captured_steps_have_a_number_for_each_shape(on_device, on_host, monkeypatch):
     """The CPU provider ignores the numbers, and takes a longer row for the longest."""
     runs = []
@@ -144,7 +203,7 @@ def test_captured_steps_have_a_number_for_each_shape(on_device, on_host, monkeyp
 
     monkeypatch.setattr(providers.onnxruntime(), "RunOptions", RunOptions)
     dia = Dia.load("demo", provider="cpu")
-    dia.provider = Provider("cpu", options={"enable_cuda_graph": "1"})
+    dia.provider = CAPTURING
     for codes, wanted in zip(spoken(dia), on_host, strict=True):
         np.testing.assert_array_equal(codes, wanted)
     numbers = {int(made.get_run_config_entry("gpu_graph_id")) for made in runs}
