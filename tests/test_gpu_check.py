@@ -73,7 +73,7 @@ def artifacts(tmp_path_factory):
 def test_a_small_check_on_the_cpu(tmp_path, artifacts):
     pytest.importorskip("transformers")
     report = tmp_path / "report.json"
-    parts = "facts,steps,runtime,codec,parity"
+    parts = "facts,steps,runtime,kernels,codec,parity"
     done = run_check(
         *("--dtypes", "fp32", "--parts", parts, "--counts", "1,2", "--steps", 2, "--rounds", 2),
         *("--json", report, "--artifacts", artifacts),
@@ -84,6 +84,7 @@ def test_a_small_check_on_the_cpu(tmp_path, artifacts):
     assert found["parts"]["steps fp32"]["2"]["step_ms"] > 0
     assert found["parts"]["steps fp32"]["2"]["choice_ms"] > 0
     assert found["parts"]["steps fp32, round 2"].keys() & {"1", "2"} == {"1"}
+    assert found["parts"]["kernels fp32"]["launches"] == 0  # it looks at the GPU alone
     assert found["parts"]["runtime fp32"]["passes"]
     assert found["parts"]["codec as it is"]["max_error"] < 1e-4
     parity = found["parts"]["parity fp32"]

@@ -20,13 +20,20 @@ from gpucheck.summary import COMPILED, lines, summarize, targets
 
 PARTS = (
     *("facts", "nodes", "gate", "runtime", "bandwidth"),
-    *("steps", "transformers", "speech", "codec", "parity", "compiled"),
+    *("steps", "transformers", "kernels", "speech", "codec", "parity", "compiled"),
 )
 DTYPES = ("fp16", "bf16", "int4")
 KNOWN_DTYPES = (*DTYPES, "int8", "fp32", "fp32-standard")
 COUNTS = (1, 8, 16, 32, 64)
 CODEC_FRAMES = 430  # five seconds
 GREEDY_STEPS = 200
+
+_CAPTURED = {"enable_cuda_graph": "1"}
+OTHER_KERNELS = {
+    "products chosen by timing": {"ORT_CUDA_GEMM_AUTO_TUNE": "1"},
+    "self-attention by cuDNN": {"ORT_ENABLE_XQA": "0"},
+}
+"""onnxruntime's other kernels for a step, by name: the environment variables that choose them."""
 
 CONTESTANTS = ("transformers bf16", "transformers fp16")
 """transformers' ways in turn with ours; the compiled one takes minutes, and comes last of all."""
@@ -82,7 +89,7 @@ def plan(options: argparse.Namespace, folders: dict[str, Path]) -> Iterator[Call
     """What to run, in order: facts before figures, and contestants beside each other."""
     setups = {"": Setup(options.provider, options.steps)}
     if options.provider == "cuda":
-        setups[", captured"] = replace(setups[""], capture=True)
+        setups[", captured"] = replace(setups[""], options=_CAPTURED)
     yield "facts", "facts", "ours:facts", (setups[""],)
     for dtype, folder in folders.items():
         arguments = (folder, options.model)
@@ -93,6 +100,7 @@ def plan(options: argparse.Namespace, folders: dict[str, Path]) -> Iterator[Call
     yield "bandwidth", "bandwidth", "reference:bandwidth", (_device(options),)
     for number in range(1, options.rounds + 1):
         yield from _plan_round(options, folders, setups, number)
+    yield from _plan_kernels(options, folders, setups)
     for dtype, folder in folders.items():
         for way, setup in setups.items():
             yield "speech", f"speech {dtype}{way}", "ours:speech", (setup, folder)
@@ -118,6 +126,19 @@ def _plan_round(
     for name in CONTESTANTS if device == "cuda" else CONTESTANTS[:1]:
         arguments = (options.model, device, options.steps, name)
         yield "transformers", f"{name}{suffix}", "reference:step", arguments
+
+
+def _plan_kernels(
+    options: argparse.Namespace, folders: dict[str, Path], setups: dict[str, Setup]
+) -> Iterator[Call]:
+    """What a step of one utterance is made of, and how long it takes with other kernels."""
+    for dtype, folder in folders.items():
+        for way, setup in setups.items():
+            yield "kernels", f"kernels {dtype}{way}", "ours:kernels", (setup, folder)
+            for name, variables in OTHER_KERNELS.items() if options.provider == "cuda" else ():
+                other = replace(setup, environment=variables)
+                arguments = (other, folder, options.counts[:1])
+                yield "kernels", f"{name}, {dtype}{way}", "ours:steps", arguments
 
 
 def _plan_comparisons(

@@ -1,11 +1,12 @@
 """dia-ort's side. Each function runs in a process of its own and returns a part of the report."""
 
+import os
 import shutil
 import subprocess
 import time
 import warnings
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from dia_ort.placement import choose_file, place
 from dia_ort.providers import node_placement, open_session, resolve_provider
 from dia_ort.sampling import SamplingParams, draw
 
+_LONGEST = 30
 _SCRIPT = "[S1] " + "All that is gold does not glitter. " * 3
 
 
@@ -30,19 +32,56 @@ class Setup:
     Attributes:
         provider: An execution provider.
         steps: To time.
-        capture: Whether steps are replayed as CUDA graphs.
+        options: Of the provider, over dia-ort's own.
+        environment: Variables for onnxruntime, which reads them when it opens a graph.
     """
 
     provider: str
     steps: int
-    capture: bool = False
+    options: Mapping[str, str] = field(default_factory=dict)
+    environment: Mapping[str, str] = field(default_factory=dict)
 
     def load(self, folder: Path) -> Dia:
-        """An artifact on the provider."""
-        options = {"enable_cuda_graph": "1"} if self.capture else None
+        """An artifact on the provider, in a process that is for nothing else."""
+        os.environ.update(self.environment)
+        options = dict(self.options) or None
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of half precision on the CPU
             return Dia.load(folder, provider=self.provider, provider_options=options)
+
+
+class Speaking:
+    """So many utterances at once, in the middle of their speech, at 500 positions.
+
+    Args:
+        dia: The model.
+        count: How many.
+    """
+
+    def __init__(self, dia: Dia, count: int) -> None:
+        self._model = dia.manifest.model
+        self._batch = dia.open_decoder(count)
+        text = np.full(TEXT_POSITIONS, ord("a"))
+        for slot in range(count):
+            self._batch.set_text(slot, dia.encode_text(text), len(text))
+        self._random = np.random.default_rng(0)
+        self._params = SamplingParams.stack([GenerationConfig()] * count)
+        shape = count, self._model.num_channels
+        self._tokens = self._random.integers(0, self._model.eos_token_id, shape)
+        self._positions = np.full(count, CACHED_POSITIONS)
+
+    def step(self) -> tuple[float, float]:
+        """Milliseconds of a step to its candidates, and of the draw from them."""
+        started = time.perf_counter()
+        candidates = self._batch.choose(self._tokens, self._positions, self._params)
+        between = time.perf_counter()
+        self._tokens = draw(
+            *(candidates, self._random.random(self._tokens.shape), self._params),
+            release=self._model.release,
+            eos_token_id=self._model.eos_token_id,
+        )
+        self._positions += 1
+        return (between - started) * 1e3, (time.perf_counter() - between) * 1e3
 
 
 def facts(_setup: Setup) -> dict[str, Any]:
@@ -100,29 +139,12 @@ def steps(setup: Setup, folder: Path, counts: tuple[int, ...]) -> dict[str, Any]
     dia = setup.load(folder)
     session = TimedSession(dia._decoder)  # noqa: SLF001 - to time the graph within a step
     dia._decoder = session  # noqa: SLF001
-    model, random = dia.manifest.model, np.random.default_rng(0)
-    text = np.full(TEXT_POSITIONS, ord("a"))
     loaded = gpu_memory()
     figures: dict[str, Any] = {"loaded_vram_gb": loaded}
     for count in counts:
-        batch = dia.open_decoder(count)
-        for slot in range(count):
-            batch.set_text(slot, dia.encode_text(text), len(text))
-        tokens = random.integers(0, model.eos_token_id, (count, model.num_channels))
-        params = SamplingParams.stack([GenerationConfig()] * count)
-        step_ms, draw_ms = [], []
-        for offset in range(WARM_UP_STEPS + setup.steps):
-            started = time.perf_counter()
-            candidates = batch.choose(tokens, np.full(count, CACHED_POSITIONS + offset), params)
-            between = time.perf_counter()
-            tokens = draw(
-                *(candidates, random.random(tokens.shape), params),
-                release=model.release,
-                eos_token_id=model.eos_token_id,
-            )
-            step_ms.append((between - started) * 1e3)
-            draw_ms.append((time.perf_counter() - between) * 1e3)
-        step, drawing = (float(np.median(values[WARM_UP_STEPS:])) for values in (step_ms, draw_ms))
+        speaking = Speaking(dia, count)
+        timings = [speaking.step() for _ in range(WARM_UP_STEPS + setup.steps)]
+        step, drawing = np.median(timings[WARM_UP_STEPS:], axis=0).tolist()
         run = float(np.median(session.calls[-setup.steps :])) * 1e3
         taken = gpu_memory()
         figures[str(count)] = {
@@ -132,8 +154,41 @@ def steps(setup: Setup, folder: Path, counts: tuple[int, ...]) -> dict[str, Any]
             "realtime": 1e3 / (step + drawing) / FRAMES_PER_SECOND,
             "vram_gb": None if taken is None or loaded is None else taken - loaded,
         }
-        del batch
+        del speaking
     return figures
+
+
+def kernels(setup: Setup, folder: Path) -> dict[str, Any]:
+    """What the GPU does in a step of one utterance: torch's profiler sees onnxruntime's work too.
+
+    Returns:
+        ``launches`` a step, ``busy_ms`` of all of them, and ``longest``: by name, launches and
+        milliseconds a step of those that take the most.
+    """
+    import torch  # here alone: its libraries must not help ours where steps are timed
+
+    dia = setup.load(folder)
+    speaking = Speaking(dia, 1)
+    for _ in range(WARM_UP_STEPS):
+        speaking.step()
+    activity = torch.profiler.ProfilerActivity
+    with torch.profiler.profile(
+        activities=[activity.CUDA if setup.provider == "cuda" else activity.CPU]
+    ) as profile:
+        for _ in range(setup.steps):
+            speaking.step()
+    found = {
+        event.key[:80]: (event.count / setup.steps, event.device_time_total / 1e3 / setup.steps)
+        for event in profile.key_averages()
+    }
+    longest = sorted(found, key=lambda name: -found[name][1])[:_LONGEST]
+    return {
+        "launches": sum(count for count, _ in found.values()),
+        "busy_ms": sum(ms for _, ms in found.values()),
+        "longest": {
+            name: dict(zip(("launches", "ms"), found[name], strict=True)) for name in longest
+        },
+    }
 
 
 def speech(setup: Setup, folder: Path) -> dict[str, Any]:
