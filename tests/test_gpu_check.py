@@ -12,8 +12,10 @@ import pytest
 TOOLS = Path(__file__).parents[1] / "tools"
 sys.path.insert(0, str(TOOLS))
 
+from benchmark.artifacts import mark_current  # noqa: E402
 from gpucheck.parity import compare  # noqa: E402
 from gpucheck.summary import lines, summarize, targets  # noqa: E402
+from support.traces import export_quickly  # noqa: E402
 
 PARTS = {
     "decoder bytes fp16": {"bytes": 2_500_000_000},
@@ -67,7 +69,10 @@ def run_check(*arguments):
 @pytest.fixture(scope="module")
 def artifacts(tmp_path_factory):
     """Exports for all tests here."""
-    return tmp_path_factory.mktemp("artifacts")
+    folder = tmp_path_factory.mktemp("artifacts")
+    export_quickly("tiny-random", dtype="fp32", output=folder / "tiny-random-fp32", verify=False)
+    mark_current(folder / "tiny-random-fp32")
+    return folder
 
 
 def test_a_small_check_on_the_cpu(tmp_path, artifacts):

@@ -1,44 +1,13 @@
 """Exports of the tiny random model, made once for all tests."""
 
-import copy
 import functools
-import logging
 
 import pytest
 
-from dia_export import export, exporter
-from dia_export.trace import trace
-
-logging.getLogger("torch.__trace").propagate = False  # thousands of lines for pytest to keep
+from dia_export import exporter
+from support.traces import export_quickly, trace_once
 
 MODEL = "tiny-random"
-
-_traced = {}
-
-
-def trace_once(spec, module, *, hop_length):
-    """A copy of the first trace: tracing takes most of an export's time, and dtypes share it."""
-    key = (spec, hop_length, *describe(module))
-    if key not in _traced:
-        _traced[key] = trace(spec, module, hop_length=hop_length)
-    model = _traced[key].clone()
-    for value in model.graph.initializers.values():
-        value.type = copy.copy(value.type)  # the clone shares it, and attaching weights changes it
-    return model
-
-
-def describe(module):
-    """All that a trace depends on: shapes, constants, and settings such as the release's RoPE."""
-    parameters = tuple((name, p.shape, p.dtype) for name, p in module.named_parameters())
-    buffers = tuple((name, b.numpy().tobytes()) for name, b in module.named_buffers())
-    settings = tuple(
-        (name, key, value)
-        for name, part in module.named_modules()
-        for key, value in vars(part).items()
-        if isinstance(value, bool | int | float | str)
-    )
-    kernels = tuple(type(part.kernels) for part in module.modules() if hasattr(part, "kernels"))
-    return parameters, buffers, settings, kernels
 
 
 @pytest.fixture(autouse=True)
@@ -53,8 +22,6 @@ def exported(tmp_path_factory):
     @functools.cache
     def run(dtype, attention="fused"):
         output = tmp_path_factory.mktemp("exported") / dtype
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(exporter, "trace", trace_once)
-            return export(MODEL, dtype=dtype, attention=attention, output=output)
+        return export_quickly(MODEL, dtype=dtype, attention=attention, output=output)
 
     return run

@@ -19,6 +19,7 @@ def dia_ort(monkeypatch, capsysbinary, tmp_path):
     """Runs ``dia-ort`` in this process, in an empty folder and with no model but the demo."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DIA_ORT_HOME", str(tmp_path / "models"))
+    monkeypatch.setenv("COLUMNS", "120")
 
     def run(*arguments, stdin=b""):
         monkeypatch.setattr(sys, "argv", ["dia-ort", *map(str, arguments)])

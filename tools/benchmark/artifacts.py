@@ -3,6 +3,7 @@
 import hashlib
 import importlib.util
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ def ensure_artifact(root: Path, model: str, dtype: str) -> tuple[Path, dict[str,
     Args:
         root: Where exports are kept.
         model: ``"tiny-random"`` or ``"full-random"``.
-        dtype: As for ``dia-export``; with "-standard" after it, in standard operators.
+        dtype: As for ``dia-export``; with "-standard" after it, in standard operators; with a
+            number after it, its decoder in blocks of that size.
 
     Returns:
         The folder; and the seconds and peak memory of the export, None if there was none.
@@ -33,9 +35,16 @@ def ensure_artifact(root: Path, model: str, dtype: str) -> tuple[Path, dict[str,
 def export_artifact(model: str, dtype: str, folder: Path) -> dict[str, float]:
     """Export into a folder, replacing it; ``seconds`` it took, without the gate."""
     from dia_export import export
+    from dia_export.recipes import RECIPES
 
-    name, _, attention = dtype.partition("-")
-    options: dict[str, Any] = {"dtype": name, "attention": attention or "fused"}
+    name, _, variant = dtype.partition("-")
+    options: dict[str, Any] = {"dtype": name}
+    if variant.isdigit():  # for this process, which is for nothing else
+        blocks = replace(RECIPES[name].quantization["decoder"], block_size=int(variant))
+        recipe = RECIPES[name]
+        RECIPES[name] = replace(recipe, quantization=recipe.quantization | {"decoder": blocks})
+    elif variant:
+        options["attention"] = variant
     started = time.perf_counter()
     export(model, **options, output=folder, verify=False, force=True)
     return {"seconds": time.perf_counter() - started}

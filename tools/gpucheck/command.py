@@ -23,17 +23,20 @@ PARTS = (
     *("steps", "transformers", "kernels", "speech", "codec", "parity", "compiled"),
 )
 DTYPES = ("fp16", "bf16", "int4")
-KNOWN_DTYPES = (*DTYPES, "int8", "fp32", "fp32-standard")
+KNOWN_DTYPES = (*DTYPES, "int8", "int4-32", "fp32", "fp32-standard")
 COUNTS = (1, 8, 16, 32, 64)
 CODEC_FRAMES = 430  # five seconds
 GREEDY_STEPS = 200
 
 _CAPTURED = {"enable_cuda_graph": "1"}
 OTHER_KERNELS = {
-    "products chosen by timing": {"ORT_CUDA_GEMM_AUTO_TUNE": "1"},
-    "self-attention by cuDNN": {"ORT_ENABLE_XQA": "0"},
+    "products chosen by timing": ("ORT_CUDA_GEMM_AUTO_TUNE=1", KNOWN_DTYPES),
+    "self-attention by cuDNN": ("ORT_ENABLE_XQA=0", KNOWN_DTYPES),
+    "products by fpA_intB": ("ORT_FPA_INTB_GEMM=1", ("int4-32",)),
 }
-"""onnxruntime's other kernels for a step, by name: the environment variables that choose them."""
+"""onnxruntime's other kernels for a step, by name: what chooses them, and for which dtypes.
+
+The last are the only products of 4-bit weights that do not widen them first for many rows."""
 
 CONTESTANTS = ("transformers bf16", "transformers fp16")
 """transformers' ways in turn with ours; the compiled one takes minutes, and comes last of all."""
@@ -135,10 +138,12 @@ def _plan_kernels(
     for dtype, folder in folders.items():
         for way, setup in setups.items():
             yield "kernels", f"kernels {dtype}{way}", "ours:kernels", (setup, folder)
-            for name, variables in OTHER_KERNELS.items() if options.provider == "cuda" else ():
-                other = replace(setup, environment=variables)
-                arguments = (other, folder, options.counts[:1])
-                yield "kernels", f"{name}, {dtype}{way}", "ours:steps", arguments
+            for name, (variable, dtypes) in OTHER_KERNELS.items():
+                if options.provider == "cuda" and dtype in dtypes:
+                    other = replace(setup, environment=dict([variable.split("=")]))
+                    counts = tuple(sorted({options.counts[0], options.counts[-1]}))
+                    arguments = (other, folder, counts)
+                    yield "kernels", f"{name}, {dtype}{way}", "ours:steps", arguments
 
 
 def _plan_comparisons(

@@ -25,8 +25,9 @@ def test_a_voice_is_uploaded_as_wav_selected_and_deleted(page, client, tmp_path)
     page.get_by_label("What is said in it").fill("[S1] hello.")
     button(page, "Save the voice").click()
     expect(page.get_by_role("radio", name="Ann-Lee 2.0 s · “[S1] hello.”")).to_be_checked()
-    stored = client.get("/v1/audio/voices").json()["voices"][1]
-    assert (stored["id"], stored["transcript"]) == ("Ann-Lee", "[S1] hello.")
+    voices = client.get("/v1/audio/voices").json()["voices"]
+    (stored,) = (voice for voice in voices if voice["id"] == "Ann-Lee")
+    assert stored["transcript"] == "[S1] hello."
     assert stored["origin"] == "Ann-Lee.wav"
 
     delete = button(page, "Delete the voice Ann-Lee")
@@ -37,7 +38,7 @@ def test_a_voice_is_uploaded_as_wav_selected_and_deleted(page, client, tmp_path)
     expect(delete).to_have_count(0)
     expect(page.get_by_label("Default")).to_be_checked()
     voices = client.get("/v1/audio/voices").json()["voices"]
-    assert [voice["id"] for voice in voices] == ["default", "high", "low"]
+    assert "Ann-Lee" not in {voice["id"] for voice in voices}
 
 
 def test_a_voice_is_recorded(page, client):
