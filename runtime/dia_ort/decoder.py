@@ -269,8 +269,10 @@ class DecoderBatch:
         return (rows, model.cross_num_heads, self._text_axis, model.cross_head_dim)
 
     def _fit_text(self) -> None:
-        """Make the text axis as long as the longest script, and not longer."""
+        """Make the text axis as long as the longest script, and not longer than need be."""
         axis = _padded(int(self._lengths.max()))
+        if self._captures:  # a power of two, so that there are few graphs to capture
+            axis = min(1 << (axis - 1).bit_length(), _padded(self._model.max_text))
         if axis == self._text_axis:
             return
         before, self._text_axis = self._text_shape(self.slots), axis

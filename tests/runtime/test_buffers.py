@@ -178,6 +178,19 @@ def test_each_thread_captures_alone_and_replays_freely(on_device):
         assert (capture[1], replay, last) == (True, (capture[0], False), (capture[0], False))
 
 
+def test_scripts_of_similar_length_share_a_captured_graph(on_device):
+    dia = Dia.load("demo", provider="cpu")
+    dia.provider = CAPTURING
+    dia._decoder = watched = Watched(dia._decoder)
+    batch = dia.open_decoder(1)
+    for length in (70, 100, 140):  # 128, 128 and 256 positions
+        batch.set_text(0, dia.encode_text(np.full(length, 9)), length)
+        batch.step(np.full((1, 9), 1026), np.array([0]))
+        batch.release(0)
+    numbers = [number for _, number, _ in watched.runs]
+    assert numbers[0] == numbers[1] != numbers[2]
+
+
 def test_the_codec_waits_for_a_capture():
     decode = open_codec(find_artifact("demo"), DAC_DECODER, CAPTURING, None)
     codes = np.zeros((1, 9, 3), np.int64)
