@@ -15,7 +15,7 @@ The tokens of a row depend on nothing but that row: ties go to the lower token, 
 order of rank, and all arithmetic is elementwise.
 
 First the best few of the guided logits are chosen, here (:func:`choose`) or on a device
-(:mod:`dia_ort.selection`); all rules are about those (:func:`draw`).
+(:mod:`dia_ort.choice`); all rules are about those (:func:`draw`).
 """
 
 from collections.abc import Sequence
@@ -259,7 +259,7 @@ def _sort(
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Sort by falling logit, of equal ones by rising token.
 
-    As whole numbers, which sort ten times as fast: a logit's bits, in the order of its negative,
+    As whole numbers, which sort four times as fast: a logit's bits, in the order of its negative,
     before the token's.
     """
     keys = _ordered((np.float32(0) - logits).view(np.int32)).astype(np.int64) << 32

@@ -6,7 +6,9 @@ import torch
 from transformers import DacConfig, DacModel, DiaFeatureExtractor
 
 from dia_export import export
+from dia_models.random_weights import TINY_DAC
 from dia_ort import Dia, GenerationConfig, Voice
+from support.traces import export_quickly
 from support.transformers_dia import generate_codes, tiny_model
 
 TEXTS = {
@@ -19,15 +21,15 @@ PROMPT = np.random.default_rng(5).integers(0, 1024, (25, 9))
 
 @pytest.fixture(scope="module")
 def codec():
-    """A small random DAC of Dia's rates, as transformers has it."""
+    """A small random DAC as transformers has it; of the tiny one's shapes, whose trace is there."""
     torch.manual_seed(5)
     config = DacConfig(
-        encoder_hidden_size=4,
-        downsampling_ratios=[2, 4, 8, 8],
-        decoder_hidden_size=64,
-        hidden_size=64,
-        n_codebooks=9,
-        sampling_rate=44_100,
+        encoder_hidden_size=TINY_DAC.encoder_dim,
+        downsampling_ratios=list(TINY_DAC.encoder_rates),
+        decoder_hidden_size=TINY_DAC.decoder_dim,
+        hidden_size=TINY_DAC.latent_dim,
+        n_codebooks=TINY_DAC.num_codebooks,
+        sampling_rate=TINY_DAC.sample_rate,
     )
     return DacModel(config).eval()
 
@@ -39,7 +41,7 @@ def pair(tmp_path_factory, codec):
     model = tiny_model(seed=3, eos_gain=0)
     model.save_pretrained(folder / "checkpoint")
     codec.save_pretrained(folder / "codec")
-    result = export(
+    result = export_quickly(
         folder / "checkpoint", folder / "codec", dtype="fp32", output=folder / "model", verify=False
     )
     return model, Dia.load(result.folder, provider="cpu", threads=1)
