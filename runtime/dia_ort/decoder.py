@@ -62,11 +62,15 @@ def _padded(text: int) -> int:
     return -(-text // TEXT_BLOCK) * TEXT_BLOCK
 
 
-class _Captured(threading.local):
-    """The CUDA graphs that a thread has captured; onnxruntime captures them in each thread anew."""
+class _Graphs(threading.local):
+    """The CUDA graphs that a thread has captured: onnxruntime keeps them for each thread.
+
+    Attributes:
+        numbers: By slots and length of the text axis.
+    """
 
     def __init__(self) -> None:
-        self.graphs: set[int] = set()
+        self.numbers: dict[tuple[int, int], int] = {}
 
 
 class DecoderBatch:
@@ -136,8 +140,7 @@ class DecoderBatch:
         self._bound: tuple[int, int] | None = None
         self._captures = provider.captures
         self._fixed_total = provider.captures or provider.device != "cpu"
-        self._graphs: dict[tuple[int, int], int] = {}  # their numbers, by what is bound
-        self._captured = _Captured()
+        self._graphs = _Graphs()
 
     def set_text(self, slot: int, cross: Sequence[Value], length: int) -> None:
         """Give a slot its script.
@@ -229,9 +232,11 @@ class DecoderBatch:
         shape = count, self._text_axis
         if self._bound != shape:
             self._bind(count)
-        if shape not in self._graphs:
-            self._graphs[shape] = next(_GRAPH_NUMBERS)
-        self._run(self._binding, self._graphs[shape])
+        numbers = self._graphs.numbers
+        number = numbers[shape] if shape in numbers else next(_GRAPH_NUMBERS)
+        with capture_lock if self._captures and shape not in numbers else nullcontext():
+            self._run(self._binding, number)
+        numbers[shape] = number
 
     def move(self, source: int, target: int) -> None:
         """Put the utterance of one slot into another, and release its own."""
@@ -332,7 +337,4 @@ class DecoderBatch:
             return
         options = onnxruntime().RunOptions()
         options.add_run_config_entry("gpu_graph_id", str(graph))
-        is_new = graph not in self._captured.graphs and graph != _NO_GRAPH
-        with capture_lock if is_new else nullcontext():
-            self._session.run_with_iobinding(binding, options)
-        self._captured.graphs.add(graph)
+        self._session.run_with_iobinding(binding, options)
