@@ -8,14 +8,13 @@ import math
 import mmap
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dia_ort.errors import ProviderError
-from dia_ort.providers import Provider, onnxruntime, session_options
+from dia_ort.providers import Provider, onnxruntime, open_own_graph
 
 _BFLOAT16 = 16
 """onnx's number of a dtype that NumPy has not."""
@@ -222,10 +221,7 @@ class Mover:
 
     def __init__(self, provider: Provider) -> None:
         self.device = provider.device
-        path = Path(__file__).with_name("move.onnx")
-        self._session = onnxruntime().InferenceSession(
-            str(path), session_options(), providers=provider.without_capture().chain
-        )
+        self._session = open_own_graph("move.onnx", provider)
         self._binding = self._session.io_binding()
         self._scratch: tuple[int, Any] = (0, None)
 

@@ -6,13 +6,12 @@ operation.
 """
 
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 
 from dia_ort.buffers import Buffer
 from dia_ort.graphs import ModelSpec
-from dia_ort.providers import Provider, onnxruntime, session_options
+from dia_ort.providers import Provider, open_own_graph
 from dia_ort.sampling import Candidates, SamplingParams, eos_factor, num_candidates
 
 
@@ -30,10 +29,7 @@ class DeviceChoice:
         self, provider: Provider, model: ModelSpec, slots: int, make: Callable[..., Buffer]
     ) -> None:
         self._model = model
-        path = Path(__file__).with_name("choose.onnx")
-        self._session = onnxruntime().InferenceSession(
-            str(path), session_options(), providers=provider.without_capture().chain
-        )
+        self._session = open_own_graph("choose.onnx", provider)
         self._binding = self._session.io_binding()
         self._scale = make((slots, 1, 1), "float32", staged=True)
         self._factor = make((1, model.num_channels, model.vocab_size), "float32", staged=True)

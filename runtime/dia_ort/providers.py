@@ -263,6 +263,18 @@ def open_session(
     return session
 
 
+def open_own_graph(name: str, provider: Provider) -> Any:
+    """A session of one of the runtime's own small graphs, which stand beside its modules.
+
+    Its steps are never captured: a replay would take the addresses of the first.
+    """
+    return onnxruntime().InferenceSession(
+        str(Path(__file__).with_name(name)),
+        session_options(),
+        providers=provider.without_capture().chain,
+    )
+
+
 _RECORD_PLACEMENT = "session.record_ep_graph_assignment_info"
 
 
