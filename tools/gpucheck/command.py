@@ -30,11 +30,11 @@ GREEDY_STEPS = 200
 
 _CAPTURED = {"enable_cuda_graph": "1"}
 OTHER_KERNELS = {
-    "products chosen by timing": ("ORT_CUDA_GEMM_AUTO_TUNE=1", KNOWN_DTYPES),
-    "self-attention by cuDNN": ("ORT_ENABLE_XQA=0", KNOWN_DTYPES),
-    "products by fpA_intB": ("ORT_FPA_INTB_GEMM=1", ("int4-32",)),
+    "products chosen by timing": ({"ORT_CUDA_GEMM_AUTO_TUNE": "1"}, KNOWN_DTYPES),
+    "self-attention by cuDNN": ({"ORT_ENABLE_XQA": "0"}, KNOWN_DTYPES),
+    "products by fpA_intB": ({"ORT_FPA_INTB_GEMM": "1"}, ("int4-32",)),
 }
-"""onnxruntime's other kernels for a step, by name: what chooses them, and for which dtypes.
+"""onnxruntime's other kernels for a step: the environment that chooses them, and for which dtypes.
 
 The last are the only products of 4-bit weights that do not widen them first for many rows."""
 
@@ -138,9 +138,9 @@ def _plan_kernels(
     for dtype, folder in folders.items():
         for way, setup in setups.items():
             yield "kernels", f"kernels {dtype}{way}", "ours:kernels", (setup, folder)
-            for name, (variable, dtypes) in OTHER_KERNELS.items():
+            for name, (environment, dtypes) in OTHER_KERNELS.items():
                 if options.provider == "cuda" and dtype in dtypes:
-                    other = replace(setup, environment=dict([variable.split("=")]))
+                    other = replace(setup, environment=environment)
                     counts = tuple(sorted({options.counts[0], options.counts[-1]}))
                     arguments = (other, folder, counts)
                     yield "kernels", f"{name}, {dtype}{way}", "ours:steps", arguments
