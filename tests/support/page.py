@@ -34,7 +34,8 @@ window.heard = [];
 const { start } = AudioBufferSourceNode.prototype;
 AudioBufferSourceNode.prototype.start = function (when = 0, ...rest) {
   const samples = Array.from(this.buffer.getChannelData(0), (x) => Math.round(x * 32768));
-  window.heard.push({ when, samples, rate: this.buffer.sampleRate, target: this.leadsTo });
+  const { currentTime: now } = this.context;
+  window.heard.push({ when, now, samples, rate: this.buffer.sampleRate, target: this.leadsTo });
   return start.call(this, when, ...rest);
 };
 const { connect } = AudioNode.prototype;
