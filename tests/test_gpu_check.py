@@ -71,7 +71,7 @@ def artifacts(tmp_path_factory):
     """Exports for all tests here."""
     folder = tmp_path_factory.mktemp("artifacts")
     export_quickly("tiny-random", dtype="fp32", output=folder / "tiny-random-fp32", verify=False)
-    mark_current(folder / "tiny-random-fp32")
+    mark_current(folder / "tiny-random-fp32", calibrate=False)
     return folder
 
 

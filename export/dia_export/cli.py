@@ -60,6 +60,14 @@ def run(
     ] = None,
     revision: Annotated[str | None, typer.Option(help="Of the model's hub id.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of random weights.")] = 0,
+    calibrate: Annotated[
+        bool,
+        typer.Option(
+            "--calibrate/--no-calibrate",
+            help="int4: round weights by what they are multiplied with, for which the decoder "
+            "speaks some scripts, or each to its nearest level, sooner and in less memory.",
+        ),
+    ] = True,
     verify: Annotated[
         bool, typer.Option("--verify/--no-verify", help="Hold every graph against PyTorch.")
     ] = True,
@@ -89,6 +97,7 @@ def run(
                 output=output,
                 revision=revision,
                 seed=seed,
+                calibrate=calibrate,
                 verify=verify,
                 force=force,
                 progress=bars.update,

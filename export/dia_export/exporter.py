@@ -7,16 +7,16 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import get_args
 
 import onnx_ir as ir
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from dia_export.calibrate import calibrate_cache, set_cache_scales
+from dia_export.calibrate import Progress, calibrate_cache, calibrate_rounding, set_cache_scales
 from dia_export.errors import ExportError, OutputExistsError
 from dia_export.recipes import RECIPES, Dtype, Recipe
 from dia_export.trace import build_module, codec_spec, model_spec, trace
@@ -51,9 +51,6 @@ DEFAULT_MODEL = "nari-labs/Dia-1.6B-0626"
 DEFAULT_CODEC = "descript/dac_44khz"
 RANDOM_MODELS = {"tiny-random": (TINY_DIA, TINY_DAC), "full-random": (FULL_DIA, FULL_DAC)}
 """Stand-ins with random weights: nothing to download, nothing to hear."""
-
-Progress = Callable[[str, int, int], None]
-"""Called with a stage's name, and how much of how much is done."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +89,7 @@ def export(
     output: str | os.PathLike[str] | None = None,
     revision: str | None = None,
     seed: int = 0,
+    calibrate: bool = True,
     verify: bool = True,
     force: bool = False,
     progress: Progress = lambda _stage, _done, _total: None,
@@ -113,6 +111,9 @@ def export(
             attention, where dia-ort looks first.
         revision: Of the model's hub id.
         seed: Of random weights.
+        calibrate: Whether int4's weights are rounded by what the decoder's layers are given, which
+            takes minutes and all of the decoder in memory, or each to its nearest level. Other
+            dtypes have no such choice.
         verify: Whether to hold every graph against PyTorch before publishing.
         force: Replace the output folder if it is an exported model.
         progress: Told of every stage.
@@ -133,7 +134,9 @@ def export(
     _refuse_taken(target, force=force)  # before anything is downloaded
     dia, dac = open_sources(text, codec, revision, seed)
     with _published(target) as folder:
-        exporter = Exporter(folder, dia, dac, RECIPES[dtype], progress, attention)
+        exporter = Exporter(
+            folder, dia, dac, RECIPES[dtype], progress, attention, calibrate=calibrate
+        )
         reports = exporter.run(Reference(dia, dac) if verify else None)
     return ExportResult(target, reports)
 
@@ -230,6 +233,7 @@ class Exporter:
         recipe: What the weights become.
         progress: Told of every stage.
         attention: Which operators the text encoder and the decoder may have.
+        calibrate: As for :func:`export`.
     """
 
     def __init__(
@@ -240,12 +244,15 @@ class Exporter:
         recipe: Recipe,
         progress: Progress,
         attention: Attention = "fused",
+        *,
+        calibrate: bool = True,
     ) -> None:
         self._folder = folder
         self._dia, self._dac = dia, dac
         self._recipe = recipe
         self._progress = progress
         self._attention = attention
+        self._calibrate = calibrate
         self._model, self._codec = model_spec(dia.config), codec_spec(dac.config)
         self._infos: list[GraphInfo] = []
         self._reports: list[GraphReport] = []
@@ -326,6 +333,7 @@ class Exporter:
             storage=None if is_codec else self._recipe.storage,
             compute=compute,
             quantization={} if is_codec else self._recipe.quantization,
+            rounded=self._round(graph) if shared is None else {},
         )
         if shared is None:
             stage = f"{path.name}: write"
@@ -346,6 +354,21 @@ class Exporter:
         del module, model
         gc.collect()
         return info, shared or ir.load(path)
+
+    def _round(self, graph: GraphName) -> Mapping[str, tuple[Tensor, Tensor]]:
+        """The decoder's matrices by name, where 4 bits make calibrated rounding worth its time."""
+        blocks = self._recipe.quantization.get(graph)
+        if (
+            graph == DECODER
+            and self._calibrate
+            and blocks
+            and blocks.bits == 4
+            and blocks.block_size
+        ):
+            return calibrate_rounding(
+                self._dia.config, self._dia.weights, blocks.bits, blocks.block_size, self._progress
+            )
+        return {}
 
     def _write_manifest(self) -> None:
         files = {}

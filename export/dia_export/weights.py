@@ -1,6 +1,7 @@
 """Attaches a checkpoint's weights to a traced graph, each read only when it is written out."""
 
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ def attach_weights(
     storage: str | None,
     compute: str,
     quantization: Mapping[str, Blocks],
+    rounded: Mapping[str, tuple[Tensor, Tensor]] = MappingProxyType({}),
 ) -> set[str]:
     """Give every parameter of a traced graph its data, in the form the recipe wants.
 
@@ -40,6 +42,7 @@ def attach_weights(
         storage: Dtype of unquantised matrices; None keeps the checkpoint's.
         compute: Dtype the graph computes in.
         quantization: As a recipe has it; empty: nothing is quantised.
+        rounded: Levels and scales of matrices that are in blocks already, by initializer name.
 
     Returns:
         The names of the initializers that have the weights.
@@ -51,7 +54,7 @@ def attach_weights(
             continue  # a buffer, with its data already
         weight = weights[name]
         if blocks := quantization.get(_part(str(graph.name), value)):
-            names |= _quantize(graph, value, weight, blocks, compute)
+            names |= _quantize(graph, value, weight, blocks, compute, rounded.get(name))
             continue
         names.add(name)
         kept = storage or str(weight.dtype).removeprefix("torch.")
@@ -97,11 +100,18 @@ def _part(graph: str, value: ir.Value) -> str:
 
 
 def _quantize(
-    graph: ir.Graph, value: ir.Value, weight: Weight, blocks: Blocks, compute: str
+    graph: ir.Graph,
+    value: ir.Value,
+    weight: Weight,
+    blocks: Blocks,
+    compute: str,
+    rounded: tuple[Tensor, Tensor] | None,
 ) -> set[str]:
     """Replace a weight by its quantised form, and the nodes that use it by theirs."""
     if blocks.block_size is not None:
-        pair = _quantize_blocks(graph, value, weight, blocks.bits, blocks.block_size, compute)
+        pair = _quantize_blocks(
+            graph, value, weight, blocks.bits, blocks.block_size, compute, rounded
+        )
     elif compute == "float32":
         pair = _quantize_columns(graph, value, weight)
     else:
@@ -111,7 +121,13 @@ def _quantize(
 
 
 def _quantize_blocks(
-    graph: ir.Graph, value: ir.Value, weight: Weight, bits: int, block_size: int, compute: str
+    graph: ir.Graph,
+    value: ir.Value,
+    weight: Weight,
+    bits: int,
+    block_size: int,
+    compute: str,
+    rounded: tuple[Tensor, Tensor] | None,
 ) -> tuple[ir.Value, ir.Value]:
     """MatMulNBits for a matrix, GatherBlockQuantized for a table."""
     name, (rows, columns) = str(value.name), weight.shape
@@ -124,6 +140,8 @@ def _quantize_blocks(
         shape = (outputs, inputs * bits // 8)
 
     def load() -> tuple[Tensor, Tensor]:
+        if rounded is not None:
+            return rounded
         tensor = weight.load()
         packed, scales = quantize_blockwise(tensor.T if is_table else tensor, bits, block_size)
         return (packed.flatten(1)[:, : shape[1]] if is_table else packed), scales

@@ -129,6 +129,7 @@ def test_defaults(dia_export, fake_export):
         "attention": "fused",
         "revision": None,
         "seed": 0,
+        "calibrate": True,
         "verify": True,
         "force": False,
     }
