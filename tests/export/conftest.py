@@ -1,6 +1,7 @@
 """Exports of the tiny random model, made once for all tests."""
 
 import functools
+import gc
 
 import pytest
 
@@ -12,6 +13,7 @@ MODEL = "tiny-random"
 
 @pytest.fixture(autouse=True)
 def _quick_traces(monkeypatch):
+    gc.freeze()  # of what earlier traces left, for each export collects twice a graph
     monkeypatch.setattr(exporter, "trace", trace_once)
 
 
