@@ -23,7 +23,7 @@ speak: $(SPEAK) ## say two sentences with the built-in demo voice, into hello.wa
 	$(BIN)/dia-ort speak "[S1] hello world. [S2] this is dia." -o hello.wav
 
 test: $(DEV) ## run all tests
-	$(BIN)/python -m pytest -n auto --no-loadscope-reorder
+	$(BIN)/python -m pytest -n auto
 
 lint: $(DEV) ## ruff and mypy
 	$(BIN)/ruff check

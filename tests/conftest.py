@@ -1,6 +1,7 @@
 """What holds for all tests."""
 
 import gc
+import os
 import signal
 from pathlib import Path
 
@@ -18,12 +19,19 @@ def _quick_collections():
 
 
 @pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers():
+    """How many processes `pytest -n auto` has: no more than there is work for."""
+    return min(os.cpu_count() or 1, 4)
+
+
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
-    """With `pytest -n`, a process takes whole folders: their tests share what is slow to make."""
+    """A process takes a folder at a time: its tests share what is slow to make."""
     from xdist.scheduler import LoadScopeScheduling  # noqa: PLC0415 - there may be none
 
     class FolderScheduling(LoadScopeScheduling):
         def _split_scope(self, nodeid):
             return "/".join(Path(nodeid.split("::")[0]).parts[:2])
 
+    config.option.loadscopereorder = False  # tests/export first, which takes longest
     return FolderScheduling(config, log)
