@@ -234,7 +234,6 @@ def _run(
     """Run steps from ``start`` on, with guidance's rows beside the texts'; logits and caches."""
     shape = config.decoder
     rows, stop = 2 * len(texts), start + tokens.shape[1]
-    empty = torch.zeros(rows, shape.num_kv_heads, stop, shape.head_dim)
     outputs: tuple[Tensor, ...] = decoder(
         tokens.repeat(2, 1, 1),
         torch.full((rows,), stop - 1, dtype=torch.int32),
@@ -242,7 +241,8 @@ def _run(
         texts.lengths,
         texts.unconditional,
         texts.cross,
-        list(caches) or [empty] * (2 * shape.num_layers),
+        list(caches)
+        or [torch.zeros(rows, shape.num_kv_heads, stop, shape.head_dim)] * (2 * shape.num_layers),
     )
     return outputs
 

@@ -89,7 +89,8 @@ def pack_blocks(levels: Tensor, bits: int, block_size: int) -> Tensor:
 def _blocks(matrix: Tensor, block_size: int) -> Tensor:
     """(inputs, outputs) to (outputs, blocks, block_size), with zeros in the last block's rest."""
     padding = -matrix.shape[0] % block_size
-    blocks: Tensor = nn.functional.pad(matrix.T, (0, padding)).unflatten(1, (-1, block_size))
+    padded = nn.functional.pad(matrix.T, (0, padding)).contiguous()  # sums run the same everywhere
+    blocks: Tensor = padded.unflatten(1, (-1, block_size))
     return blocks
 
 
