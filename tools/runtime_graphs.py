@@ -49,6 +49,24 @@ def move() -> onnx.GraphProto:
     )
 
 
+def gather() -> onnx.GraphProto:
+    """Rows of two caches, those of the second counted after those of the first."""
+    half, row = TensorProto.FLOAT16, ["heads", "positions", "width"]
+    return helper.make_graph(
+        [
+            helper.make_node("Concat", ["first", "second"], ["both"], axis=0),
+            helper.make_node("Gather", ["both", "index"], ["rows"], axis=0),
+        ],
+        "gather",
+        [
+            helper.make_tensor_value_info("first", half, ["one", *row]),
+            helper.make_tensor_value_info("second", half, ["other", *row]),
+            helper.make_tensor_value_info("index", TensorProto.INT64, ["count"]),
+        ],
+        [helper.make_tensor_value_info("rows", half, ["count", *row])],
+    )
+
+
 def choose() -> onnx.GraphProto:
     """What dia_ort.sampling.choose does, for logits that are on a device.
 
@@ -106,7 +124,7 @@ def choose() -> onnx.GraphProto:
 
 
 def main() -> None:
-    for graph in (overflow_probe(), move(), choose()):
+    for graph in (overflow_probe(), move(), gather(), choose()):
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
         onnx.checker.check_model(model)
         (FOLDER / f"{graph.name}.onnx").write_bytes(model.SerializeToString())

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import get_args
+from typing import Literal, get_args
 
 import onnx_ir as ir
 import torch
@@ -33,7 +33,15 @@ from dia_models.random_weights import (
 )
 from dia_ort import __version__
 from dia_ort.artifacts import hash_file, models_folder
-from dia_ort.graphs import DAC_DECODER, DAC_ENCODER, DECODER, ENCODER, GraphName, graph_spec
+from dia_ort.graphs import (
+    DAC_DECODER,
+    DAC_ENCODER,
+    DECODER,
+    ENCODER,
+    GraphName,
+    GraphSpec,
+    graph_spec,
+)
 from dia_ort.manifest import (
     FORMAT,
     MANIFEST_NAME,
@@ -274,6 +282,8 @@ class Exporter:
             info, written = self.write_graph(graph, compute, shared)
             shared = shared or written
             infos.append(info)
+        if graph == DECODER and "float16" in computes and self._attention == "fused":
+            infos.append(self.write_graph(graph, "float16", shared, "webgpu")[0])
         seconds = (time.monotonic() - started) / len(infos)
         cases = None
         if reference is not None:
@@ -286,9 +296,9 @@ class Exporter:
             # onnxruntime's CPU provider widens float16 nodes but has no way to run bfloat16 ones.
             if cases is not None and info.compute != "bfloat16":
                 self._progress(f"{info.file}: verify", 0, 1)
-                spec = graph_spec(graph, self._model, self._codec, info.compute, self._recipe.cache)
                 figures = check_graph(
-                    self._folder / info.file, spec, cases, TOLERANCES[self._recipe.dtype]
+                    *(self._folder / info.file, self._spec(graph, info.compute, info.provider)),
+                    *(cases, TOLERANCES[self._recipe.dtype]),
                 )
                 self._progress(f"{info.file}: verify", 1, 1)
             size = (self._folder / info.file).stat().st_size
@@ -302,7 +312,11 @@ class Exporter:
             )
 
     def write_graph(
-        self, graph: GraphName, compute: Compute, shared: ir.Model | None
+        self,
+        graph: GraphName,
+        compute: Compute,
+        shared: ir.Model | None,
+        provider: Literal["webgpu"] | None = None,
     ) -> tuple[GraphInfo, ir.Model]:
         """Write one graph.
 
@@ -311,18 +325,20 @@ class Exporter:
             compute: The dtype it computes in.
             shared: None, or what this returned for the graph in another dtype, whose weight file
                 the new one uses.
+            provider: The one that it is for, if it is.
 
         Returns:
             What the manifest says of it, and the model as written.
         """
-        path = self._folder / (f"{graph}.onnx" if shared is None else f"{graph}.{compute}.onnx")
+        variant = f".{provider or compute}" if shared else ""
+        path = self._folder / f"{graph}{variant}.onnx"
         data = f"{graph}.onnx.data"
         self._progress(f"{path.name}: trace", 0, 1)
-        module = build_module(graph, self._dia.config, self._dac.config, self._attention)
+        module = build_module(graph, self._dia.config, self._dac.config, self._attention, provider)
         module = _in_dtype(module, compute)
-        if graph == DECODER and self._recipe.cache:
+        spec = self._spec(graph, compute, provider)
+        if any(tensor.dtype == "int8" for tensor in spec.inputs):
             set_cache_scales(module, calibrate_cache(self._dia.config, self._dia.weights))
-        spec = graph_spec(graph, self._model, self._codec, compute, self._recipe.cache)
         model = trace(spec, module, hop_length=self._codec.hop_length)
         self._progress(f"{path.name}: trace", 1, 1)
         is_codec = graph in (DAC_DECODER, DAC_ENCODER)
@@ -350,10 +366,16 @@ class Exporter:
                 initializer.const_value = shared.graph.initializers[name].const_value
             ir.save(model, path)
         nodes = sum(1 for _ in model.graph)
-        info = GraphInfo(graph=graph, file=path.name, data=data, compute=compute, nodes=nodes)
+        info = GraphInfo(
+            graph=graph, file=path.name, data=data, compute=compute, nodes=nodes, provider=provider
+        )
         del module, model
         gc.collect()
         return info, shared or ir.load(path)
+
+    def _spec(self, graph: GraphName, compute: Compute, provider: str | None) -> GraphSpec:
+        cache = self._recipe.cache if provider is None else None
+        return graph_spec(graph, self._model, self._codec, compute, cache)
 
     def _round(self, graph: GraphName) -> Mapping[str, tuple[Tensor, Tensor]]:
         """The decoder's matrices by name, where 4 bits make calibrated rounding worth its time."""

@@ -94,11 +94,15 @@ class OnnxKernels(Kernels):
         )
         return rotated.to(x.dtype)
 
-    def attention(self, query: Tensor, key: Tensor, value: Tensor, lengths: Tensor) -> Tensor:
+    def key_mask(self, lengths: Tensor, positions: int, steps: int, dtype: torch.dtype) -> Tensor:  # noqa: ARG002
+        """The lengths themselves."""
+        return lengths
+
+    def attention(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
         """MultiHeadAttention with each row's length as its mask."""
         return symbolic(
             "com.microsoft::MultiHeadAttention",
-            (query, key, value, None, lengths),
+            (query, key, value, None, mask),
             {"num_heads": key.shape[1], "scale": 1.0, "mask_filter_value": -1e30},
             dtype=query.dtype,
             shape=query.shape,
@@ -118,16 +122,16 @@ class OnnxKernels(Kernels):
         return parts
 
     def guided_attention(
-        self, query: Tensor, key: Tensor, value: Tensor, lengths: Tensor, unconditional: Tensor
+        self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor, unconditional: Tensor
     ) -> Tensor:
-        """MultiHeadAttention of the first rows; the shapes come from ``lengths`` alone."""
+        """MultiHeadAttention of the first rows; the shapes come from ``mask`` alone."""
         _, steps, width = query.shape
-        texts = lengths.shape[0]
+        texts = mask.shape[0]
         first, stop = torch.zeros(1, dtype=torch.int64), torch.tensor([texts])
         conditional = symbolic(
             "Slice", (query, first, stop, first), dtype=query.dtype, shape=(texts, steps, width)
         )
-        mixed = self.attention(conditional, key, value, lengths)
+        mixed = self.attention(conditional, key, value, mask)
         return torch.cat([mixed, unconditional])
 
     def cached_attention(

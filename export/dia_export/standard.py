@@ -41,7 +41,7 @@ class StandardKernels(Kernels):
         repeated = repeated.reshape(positions.shape[0], 1, -1, 1)
         return (repeated - torch.arange(cache)).clamp(-1, 0) * _FAR
 
-    def padding_mask(self, lengths: Tensor, positions: int) -> Tensor:
+    def key_mask(self, lengths: Tensor, positions: int, steps: int, dtype: torch.dtype) -> Tensor:  # noqa: ARG002
         """-1e30 for each position after the last."""
         last = lengths.float()[:, None, None, None] - 1
         return (last - torch.arange(positions)).clamp(-1, 0) * _FAR
@@ -68,11 +68,11 @@ class StandardKernels(Kernels):
         return [values[i : i + 1] for i in range(len(values))]
 
     def guided_attention(
-        self, query: Tensor, key: Tensor, value: Tensor, lengths: Tensor, unconditional: Tensor
+        self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor, unconditional: Tensor
     ) -> Tensor:
         """The rows divided by the number of texts; a sum with zeros in place of Expand."""
-        first, others = split_rows(query, lengths.shape[0])
-        mixed = self.attention(first, key, value, lengths)
+        first, others = split_rows(query, mask.shape[0])
+        mixed = self.attention(first, key, value, mask)
         return torch.cat([mixed, others * 0 + unconditional])
 
     def nearest(self, queries: Tensor, codebook: Tensor) -> Tensor:

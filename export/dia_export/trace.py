@@ -10,7 +10,7 @@ import io
 import logging
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import onnx_ir as ir
 import torch
@@ -20,9 +20,11 @@ from torch.onnx import ONNXProgram
 
 from dia_export.kernels import OnnxKernels
 from dia_export.standard import StandardKernels
+from dia_export.webgpu import WebGpuKernels
 from dia_models.config import DacConfig, DiaConfig
 from dia_models.dac import DacDecoder, DacEncoder, context_frames
 from dia_models.dia import Decoder, TextEncoder
+from dia_models.kernels import Kernels
 from dia_ort.graphs import (
     DAC_DECODER,
     DAC_ENCODER,
@@ -36,6 +38,8 @@ from dia_ort.graphs import (
 from dia_ort.manifest import Attention
 
 OPSET = 23
+_CODEC_OPSET = 21
+"""onnxruntime's WebGPU provider has Sin and ConvTranspose up to this one."""
 
 # Sizes to trace with: all different, none 1, so that no two axes are taken for the same.
 _EXAMPLE_SIZES = {"rows": 8, "texts": 4, "steps": 3, "text": 5, "cache": 7, "batch": 2, "frames": 6}
@@ -75,7 +79,11 @@ def codec_spec(config: DacConfig) -> CodecSpec:
 
 
 def build_module(
-    name: str, model: DiaConfig, codec: DacConfig, attention: Attention = "fused"
+    name: str,
+    model: DiaConfig,
+    codec: DacConfig,
+    attention: Attention = "fused",
+    provider: Literal["webgpu"] | None = None,
 ) -> nn.Module:
     """The unfilled module behind a graph, with the kernels to trace it with.
 
@@ -87,8 +95,11 @@ def build_module(
         codec: The DAC, whose graphs have standard operators in any case.
         attention: ``"fused"``: one node for each operation of Dia; ``"standard"``: operators of
             ONNX's standard domain alone.
+        provider: The one that a fused graph is for, as :class:`GraphInfo` has it.
     """
-    kernels = StandardKernels() if attention == "standard" else OnnxKernels()
+    kernels: Kernels = WebGpuKernels() if provider == "webgpu" else OnnxKernels()
+    if attention == "standard":
+        kernels = StandardKernels()
     modules: dict[str, Callable[[], nn.Module]] = {
         ENCODER: lambda: TextEncoder(model, kernels),
         DECODER: lambda: Decoder(model, kernels),
@@ -140,7 +151,7 @@ def trace(spec: GraphSpec, module: nn.Module, *, hop_length: int) -> ir.Model:
             pack_arguments(spec, [example(t) for t in spec.inputs]),
             dynamo=True,
             optimize=False,
-            opset_version=OPSET,
+            opset_version=_CODEC_OPSET if spec.name in (DAC_DECODER, DAC_ENCODER) else OPSET,
             dynamic_shapes=pack_arguments(spec, [axes(t) for t in spec.inputs]),
         )
         model = cast("ONNXProgram", program).model

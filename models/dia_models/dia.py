@@ -126,7 +126,7 @@ class EncoderLayer(nn.Module):
         self,
         x: Tensor,
         update: Tensor | None,
-        lengths: Tensor,
+        mask: Tensor,
         positions: Tensor,
         cos: Tensor,
         sin: Tensor,
@@ -139,9 +139,7 @@ class EncoderLayer(nn.Module):
         query, key, value = qkv.split([inner, inner, inner], dim=-1)
         query = kernels.rotate(query, positions, cos, sin, heads)
         key = kernels.rotate(key, positions, cos, sin, heads)
-        mixed = kernels.attention(
-            query, split_heads(key, heads), split_heads(value, heads), lengths
-        )
+        mixed = kernels.attention(query, split_heads(key, heads), split_heads(value, heads), mask)
         x, normed = self.post_sa_norm(x, self.self_attention.o_proj(mixed))
         return x, self.mlp(normed)
 
@@ -210,8 +208,9 @@ class TextEncoder(nn.Module):
         positions = torch.arange(tokens.shape[1], device=tokens.device).expand(tokens.shape)
         rope = kernels.rope(positions, self.rope_cos, self.rope_sin)
         x, update = self.embedding(tokens), None
+        mask = kernels.key_mask(lengths, tokens.shape[1], tokens.shape[1], x.dtype)
         for layer in self.layers:
-            x, update = layer(x, update, lengths, positions, *rope)
+            x, update = layer(x, update, mask, positions, *rope)
         _, x = self.norm(x, update)
         if self.cross_rope:
             rope = kernels.rope(positions, self.cross_rope_cos, self.cross_rope_sin)
@@ -282,7 +281,7 @@ class DecoderLayer(nn.Module):
         if step.cross_rope is not None:
             query = kernels.rotate(query, step.positions, *step.cross_rope, config.cross_num_heads)
         mixed = kernels.guided_attention(
-            query, cross_key, cross_value, step.text_lengths, uncond_value
+            query, cross_key, cross_value, step.text_mask, uncond_value
         )
         x, normed = self.pre_mlp_norm(x, self.cross_attention.o_proj(mixed))
         return x, self.mlp(normed), key, value
@@ -357,7 +356,7 @@ class Decoder(nn.Module):
         step = Step(
             seqlens_k,
             total_sequence_length,
-            text_lengths,
+            kernels.key_mask(text_lengths, cross[0].shape[2], steps, x.dtype),
             positions,
             kernels.causal_mask(positions, past[0].shape[2], groups),
             kernels.cached_rope(positions, self.rope_cos, self.rope_sin, x.dtype),

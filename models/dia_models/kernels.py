@@ -22,7 +22,8 @@ class Step:
         seqlens_k: int32, (rows,): the position of each row's last step, as GroupQueryAttention
             counts.
         total_sequence_length: int32, (1,): the largest of ``seqlens_k`` plus one.
-        text_lengths: int32, (texts,): real text positions of each conditional row.
+        text_mask: The real text positions of each conditional row, as :meth:`Kernels.key_mask`
+            gives them.
         positions: (rows, steps): the same positions as ``seqlens_k``, of every step, as
             :meth:`Kernels.as_index` gives them.
         mask: float32, (rows, 1, steps * groups, cache): 0 where a query may look, -inf where the
@@ -34,7 +35,7 @@ class Step:
 
     seqlens_k: Tensor
     total_sequence_length: Tensor
-    text_lengths: Tensor
+    text_mask: Tensor
     positions: Tensor
     mask: Tensor
     rope: tuple[Tensor, Tensor]
@@ -89,8 +90,25 @@ class Kernels:
         rows, steps = positions.shape
         return mask.unsqueeze(2).expand(-1, -1, groups, -1).reshape(rows, 1, steps * groups, cache)
 
-    def padding_mask(self, lengths: Tensor, positions: int) -> Tensor:
-        """float32, (rows, 1, 1, positions): 0 at each row's first ``lengths``, -inf after them."""
+    def key_mask(
+        self,
+        lengths: Tensor,
+        positions: int,
+        steps: int,  # noqa: ARG002 - the exporter's kernels need them
+        dtype: torch.dtype,  # noqa: ARG002 - the exporter's kernels need it
+    ) -> Tensor:
+        """What :meth:`attention` takes of each row's length; here what is added to its scores.
+
+        Args:
+            lengths: int32, (rows,): how many positions of each row are real.
+            positions: Of the keys.
+            steps: Of the queries.
+            dtype: Of the queries.
+
+        Returns:
+            float32, (rows, 1, 1, positions): 0 at each row's first ``lengths``, -inf after them.
+            The exporter's kernels return other things, whose first axis has the rows, too.
+        """
         padding = torch.arange(positions, device=lengths.device) >= lengths[:, None, None, None]
         return torch.zeros_like(padding, dtype=torch.float32).masked_fill(padding, float("-inf"))
 
@@ -158,20 +176,19 @@ class Kernels:
         rotated = torch.cat([first * c - second * s, second * c + first * s], dim=-1)
         return rotated.flatten(-2).to(x.dtype)
 
-    def attention(self, query: Tensor, key: Tensor, value: Tensor, lengths: Tensor) -> Tensor:
-        """Attention, scale 1.0, over the first ``lengths`` positions of each row.
+    def attention(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
+        """Attention, scale 1.0, over the real positions of each row.
 
         Args:
             query: (rows, steps, heads * head_dim).
             key: (rows, heads, positions, head_dim).
             value: The same.
-            lengths: int32, (rows,): how many positions of each row are real.
+            mask: As :meth:`key_mask` gives it.
 
         Returns:
             (rows, steps, heads * head_dim).
         """
         scores = (split_heads(query, key.shape[1]) @ key.transpose(-1, -2)).float()
-        mask = self.padding_mask(lengths, key.shape[2])
         weights = (scores + mask).softmax(-1).to(query.dtype)
         return (weights @ value).transpose(1, 2).flatten(-2)
 
@@ -180,7 +197,7 @@ class Kernels:
         return [value.expand(rows, steps, -1) for value in values]
 
     def guided_attention(
-        self, query: Tensor, key: Tensor, value: Tensor, lengths: Tensor, unconditional: Tensor
+        self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor, unconditional: Tensor
     ) -> Tensor:
         """Cross-attention of the conditional rows, which come first; a constant for the others.
 
@@ -191,13 +208,13 @@ class Kernels:
             query: (rows, steps, heads * head_dim).
             key: (texts, heads, positions, head_dim), of the first ``texts`` rows.
             value: The same.
-            lengths: int32, (texts,): how many positions of each are real.
+            mask: As :meth:`key_mask` gives it for these rows.
             unconditional: The other rows', (rows - texts, steps, heads * head_dim).
 
         Returns:
             (rows, steps, heads * head_dim).
         """
-        mixed = self.attention(query[: len(lengths)], key, value, lengths)
+        mixed = self.attention(query[: len(mask)], key, value, mask)
         return torch.cat([mixed, unconditional])
 
     def cached_attention(

@@ -1,12 +1,17 @@
-"""The decoder's tensors, on the host or on a device, at fixed addresses that graphs are bound to.
+"""The decoder's tensors, on the host or on a device, which graphs are bound to.
 
 A buffer is as large as its tensor ever gets. Its first axis is rows, and some rows can be bound,
 read and moved on their own. A smaller shape uses the beginning of the memory.
+
+On the host and on CUDA a buffer has an address for good, and its rows are bound by theirs. WebGPU's
+memory has none: what the host writes is copied when it is bound, and a cache's rows are put
+together on the device when others are wanted than before.
 """
 
 import math
 import mmap
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
 
@@ -32,8 +37,28 @@ Value = Any
 Shape = tuple[int, ...]
 
 
-class Buffer(Protocol):
-    """A tensor in memory; see the module.
+class State(Protocol):
+    """A tensor that graphs read and write; see the module."""
+
+    def bind_input(
+        self, binding: Any, name: str, row: int, rows: int, shape: Shape | None = None
+    ) -> None:
+        """Bind some rows to a graph's input."""
+
+    def bind_output(
+        self, binding: Any, name: str, row: int, rows: int, shape: Shape | None = None
+    ) -> None:
+        """Bind some rows to a graph's output."""
+
+    def move(self, source: int, target: int, positions: int, shape: Shape | None = None) -> None:
+        """Copy at least so many positions of each head of a row to another row."""
+
+    def forget(self, row: int | None = None, shape: Shape | None = None) -> None:
+        """Give back the memory of a row, or all, where the system can; its values are lost."""
+
+
+class Buffer(State, Protocol):
+    """A tensor that the host has to do with, too.
 
     Attributes:
         host: The tensor itself on the CPU; elsewhere what :meth:`upload` and :meth:`download` copy.
@@ -41,22 +66,11 @@ class Buffer(Protocol):
 
     host: NDArray[Any]
 
-    def bind(
-        self, bind: Callable[..., None], name: str, row: int, rows: int, shape: Shape | None = None
-    ) -> None:
-        """Bind some rows to a graph's input or output."""
-
     def put(self, row: int, value: Value, shape: Shape | None = None) -> None:
         """Write a value, (1, heads, positions, width), at the beginning of each head of a row."""
 
-    def move(self, source: int, target: int, positions: int, shape: Shape | None = None) -> None:
-        """Copy at least so many positions of each head of a row to another row."""
-
     def reshape(self, rows: Sequence[int], before: Shape, after: Shape) -> None:
         """Keep the values of some rows while the positions of all, the third axis, change."""
-
-    def forget(self, row: int | None = None, shape: Shape | None = None) -> None:
-        """Give back the memory of a row, or all, where the system can; its values are lost."""
 
     def upload(self) -> None:
         """Let the device have what is in :attr:`host`."""
@@ -82,13 +96,17 @@ class HostBuffer:
             self._memory.madvise(mmap.MADV_NOHUGEPAGE)
         self.host: NDArray[Any] = np.frombuffer(self._memory, host_type).reshape(shape)
 
-    def bind(
-        self, bind: Callable[..., None], name: str, row: int, rows: int, shape: Shape | None = None
+    def bind_input(
+        self, binding: Any, name: str, row: int, rows: int, shape: Shape | None = None
     ) -> None:
         """As :class:`Buffer` has it."""
-        axes = (shape or self._shape)[1:]
-        pointer = self.host.ctypes.data + row * math.prod(axes) * self._itemsize
-        bind(name, "cpu", 0, self._type, (rows, *axes), pointer)
+        binding.bind_input(name, *self._part(row, rows, shape))
+
+    def bind_output(
+        self, binding: Any, name: str, row: int, rows: int, shape: Shape | None = None
+    ) -> None:
+        """As :class:`Buffer` has it."""
+        binding.bind_output(name, *self._part(row, rows, shape))
 
     def put(self, row: int, value: Value, shape: Shape | None = None) -> None:
         """As :class:`Buffer` has it."""
@@ -129,6 +147,11 @@ class HostBuffer:
         shape = shape or self._shape
         return self.host.reshape(-1)[: math.prod(shape)].reshape(shape)
 
+    def _part(self, row: int, rows: int, shape: Shape | None) -> tuple[Any, ...]:
+        axes = (shape or self._shape)[1:]
+        pointer = self.host.ctypes.data + row * math.prod(axes) * self._itemsize
+        return "cpu", 0, self._type, (rows, *axes), pointer
+
 
 class DeviceBuffer:
     """A tensor on a provider's device, taken whole when it is made, all zeros.
@@ -145,7 +168,7 @@ class DeviceBuffer:
     def __init__(self, shape: Shape, dtype: str, mover: "Mover", *, staged: bool = False) -> None:
         self._shape, self._type, self._mover = shape, _element_type(dtype), mover
         self._itemsize = _host_type(dtype).itemsize
-        self._value = mover.reserve(shape, self._type)
+        self._value = reserve(shape, self._type, mover.device)
         self._pointer = self._value.data_ptr()
         if staged:
             self.host = np.zeros(shape, dtype)
@@ -153,12 +176,17 @@ class DeviceBuffer:
         words = math.prod(shape) * self._itemsize // _WORD
         mover.copy(np.zeros(1, np.float32).ctypes.data, "cpu", 1, 1, self._pointer, words)
 
-    def bind(
-        self, bind: Callable[..., None], name: str, row: int, rows: int, shape: Shape | None = None
+    def bind_input(
+        self, binding: Any, name: str, row: int, rows: int, shape: Shape | None = None
     ) -> None:
         """As :class:`Buffer` has it."""
-        axes = (shape or self._shape)[1:]
-        bind(name, self._mover.device, 0, self._type, (rows, *axes), self._at(row, axes))
+        binding.bind_input(name, *self._part(row, rows, shape))
+
+    def bind_output(
+        self, binding: Any, name: str, row: int, rows: int, shape: Shape | None = None
+    ) -> None:
+        """As :class:`Buffer` has it."""
+        binding.bind_output(name, *self._part(row, rows, shape))
 
     def put(self, row: int, value: Value, shape: Shape | None = None) -> None:
         """As :class:`Buffer` has it."""
@@ -201,6 +229,10 @@ class DeviceBuffer:
         at = self._at(row, self._shape[1:])
         self._mover.fetch(at, rows * words, self.host[row:].ctypes.data)
 
+    def _part(self, row: int, rows: int, shape: Shape | None) -> tuple[Any, ...]:
+        axes = (shape or self._shape)[1:]
+        return self._mover.device, 0, self._type, (rows, *axes), self._at(row, axes)
+
     def _at(self, row: int, axes: Shape) -> int:
         pointer: int = self._pointer + row * math.prod(axes) * self._itemsize
         return pointer
@@ -225,27 +257,11 @@ class Mover:
         self._binding = self._session.io_binding()
         self._scratch: tuple[int, Any] = (0, None)
 
-    def reserve(self, shape: Shape, element_type: Any) -> Any:
-        """An OrtValue on the device, of any content.
-
-        Raises:
-            ProviderError: There is not so much memory.
-        """
-        try:
-            return onnxruntime().OrtValue.ortvalue_from_shape_and_type(
-                shape, element_type, self.device, 0
-            )
-        except Exception as error:  # onnxruntime's own classes share no useful base
-            raise ProviderError(
-                f"{self.device} has no memory for a tensor of the shape {shape}: run fewer "
-                f"utterances at once (max_batch), or take a smaller model. ({error})"
-            ) from error
-
     def scratch(self, words: int) -> int:
         """The address of so many words on the device, whose content is anybody's."""
         if self._scratch[0] < words:
             self._scratch = 0, None  # given back before more is taken
-            self._scratch = words, self.reserve((words,), np.float32)
+            self._scratch = words, reserve((words,), np.float32, self.device)
         address: int = self._scratch[1].data_ptr()
         return address
 
@@ -283,15 +299,174 @@ class Mover:
         self._session.run_with_iobinding(binding)
 
 
-def open_buffers(provider: Provider) -> Callable[..., Buffer]:
-    """What makes buffers where a provider wants them: ``make(shape, dtype, staged=False)``."""
+class UploadedBuffer(HostBuffer):
+    """A tensor that the host has, and a device without addresses is given what is bound of it.
+
+    Args:
+        shape: Its largest.
+        dtype: NumPy's name.
+        device: As onnxruntime names it.
+    """
+
+    def __init__(self, shape: Shape, dtype: str, device: str) -> None:
+        super().__init__(shape, dtype)
+        self._device = device
+
+    def bind_input(
+        self, binding: Any, name: str, row: int, rows: int, shape: Shape | None = None
+    ) -> None:
+        """As :class:`Buffer` has it, as the rows are now: what is written later is not in it."""
+        axes = (shape or self._shape)[1:]
+        first, size = row * math.prod(axes), rows * math.prod(axes)
+        values = self.host.reshape(-1)[first : first + size].reshape(rows, *axes)
+        value = onnxruntime().OrtValue.ortvalue_from_numpy(values, self._device, 0)
+        binding.bind_ortvalue_input(name, value)
+
+
+class OpaqueState:
+    """State on a device without addresses: rows that are bound together are one tensor.
+
+    Where they were not so before, they are gathered from the tensors that have them. A row that was
+    never written may have any values, which graphs must not read.
+
+    Args:
+        shape: Its largest; all but the rows are always that.
+        dtype: float16.
+        gatherer: Of the device.
+    """
+
+    def __init__(self, shape: Shape, dtype: str, gatherer: "Gatherer") -> None:
+        self._axes, self._type, self._gatherer = shape[1:], np.dtype(dtype), gatherer
+        self._places: dict[int, tuple[Any, int]] = {}  # of each row: a tensor, and its row there
+
+    def bind_input(
+        self,
+        binding: Any,
+        name: str,
+        row: int,
+        rows: int,
+        shape: Shape | None = None,  # noqa: ARG002 - always the largest
+    ) -> None:
+        """As :class:`State` has it."""
+        binding.bind_ortvalue_input(name, self._together(row, rows))
+
+    def bind_output(
+        self,
+        binding: Any,
+        name: str,
+        row: int,
+        rows: int,
+        shape: Shape | None = None,  # noqa: ARG002 - always the largest
+    ) -> None:
+        """As :class:`State` has it."""
+        binding.bind_ortvalue_output(name, self._together(row, rows))
+
+    def move(self, source: int, target: int, positions: int, shape: Shape | None = None) -> None:  # noqa: ARG002 - nothing is copied
+        """As :class:`State` has it; the source's own values are lost."""
+        self._places[target] = self._places.pop(source)
+
+    def forget(self, row: int | None = None, shape: Shape | None = None) -> None:  # noqa: ARG002
+        """As :class:`State` has it: a tensor is freed with the last of its rows."""
+        if row is None:
+            self._places.clear()
+        else:
+            self._places.pop(row, None)
+
+    def _together(self, first: int, count: int) -> Any:
+        """A tensor of these rows alone, in order."""
+        places = [self._places.get(row) for row in range(first, first + count)]
+        known = [place for place in places if place]
+        tensors = list({id(tensor): tensor for tensor, _ in known}.values())
+        in_order = [row for _, row in known] == list(range(count))
+        if len(tensors) == 1 and in_order and tensors[0].shape()[0] == count:
+            return tensors[0]
+        gather, axes = self._gatherer.gather, self._axes
+        together = reserve((count, *axes), self._type, self._gatherer.device)
+        held: list[tuple[Any, int]] = []  # the places of its rows
+        for tensor in tensors:
+            own, size = [place for place in known if place[0] is tensor], together.shape()[0]
+            index = [*range(len(held)), *(size + row for _, row in own)]
+            together = gather(together, tensor, index, axes)
+            held += own
+        index = [held.index(place) if place else 0 for place in places]
+        if held and index != list(range(count)):
+            together = gather(together, together, index, axes)
+        self._places |= {first + row: (together, row) for row in range(count)}
+        return together
+
+
+class Gatherer:
+    """Picks rows of two tensors on a provider's device, by a graph of its own.
+
+    Args:
+        provider: Whose device it is.
+    """
+
+    def __init__(self, provider: Provider) -> None:
+        self.device = provider.device
+        self._session = open_own_graph("gather.onnx", provider)
+
+    def gather(self, first: Any, second: Any, index: Sequence[int], axes: Shape) -> Any:
+        """A new tensor of rows of two, counted through.
+
+        Args:
+            first: float16, (rows, *axes), on the device.
+            second: The same, with rows of its own number.
+            index: Which rows, those of ``second`` after those of ``first``.
+            axes: Of a row.
+        """
+        gathered = reserve((len(index), *axes), np.dtype("float16"), self.device)
+        binding = self._session.io_binding()
+        binding.bind_ortvalue_input("first", first)
+        binding.bind_ortvalue_input("second", second)
+        binding.bind_cpu_input("index", np.array(index, np.int64))
+        binding.bind_ortvalue_output("rows", gathered)
+        self._session.run_with_iobinding(binding)
+        return gathered
+
+
+@dataclass(frozen=True, slots=True)
+class Buffers:
+    """Makes buffers where a provider wants them, of a shape and dtype.
+
+    Attributes:
+        given: What the host writes now and then.
+        state: What graphs write, and the host never sees.
+        exchanged: What the host writes or reads in every step.
+    """
+
+    given: Callable[[Shape, str], Buffer]
+    state: Callable[[Shape, str], State]
+    exchanged: Callable[[Shape, str], Buffer]
+
+
+def open_buffers(provider: Provider) -> Buffers:
+    """The buffers of a provider."""
     if provider.device == "cpu":
-        return _on_host
-    return partial(DeviceBuffer, mover=Mover(provider))
+        return Buffers(HostBuffer, HostBuffer, HostBuffer)
+    if provider.has_addresses:
+        plain = partial(DeviceBuffer, mover=Mover(provider))
+        return Buffers(plain, plain, partial(plain, staged=True))
+    return Buffers(
+        partial(UploadedBuffer, device=provider.device),
+        partial(OpaqueState, gatherer=Gatherer(provider)),
+        HostBuffer,
+    )
 
 
-def _on_host(shape: Shape, dtype: str, *, staged: bool = False) -> HostBuffer:  # noqa: ARG001
-    return HostBuffer(shape, dtype)
+def reserve(shape: Shape, element_type: Any, device: str) -> Any:
+    """An OrtValue on a device, of any content.
+
+    Raises:
+        ProviderError: There is not so much memory.
+    """
+    try:
+        return onnxruntime().OrtValue.ortvalue_from_shape_and_type(shape, element_type, device, 0)
+    except Exception as error:  # onnxruntime's own classes share no useful base
+        raise ProviderError(
+            f"{device} has no memory for a tensor of the shape {shape}: run fewer "
+            f"utterances at once (max_batch), or take a smaller model. ({error})"
+        ) from error
 
 
 def _element_type(dtype: str) -> Any:

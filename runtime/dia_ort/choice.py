@@ -5,11 +5,9 @@ bound to the decoder's logits and does what :func:`dia_ort.sampling.choose` does
 operation.
 """
 
-from collections.abc import Callable
-
 import numpy as np
 
-from dia_ort.buffers import Buffer
+from dia_ort.buffers import Buffer, Buffers
 from dia_ort.graphs import ModelSpec
 from dia_ort.providers import Provider, open_own_graph
 from dia_ort.sampling import Candidates, SamplingParams, eos_factor, num_candidates
@@ -22,17 +20,15 @@ class DeviceChoice:
         provider: Whose device the logits are on.
         model: Shapes and rules.
         slots: The most utterances at once.
-        make: Makes buffers there, as :func:`dia_ort.buffers.open_buffers` gives it.
+        buffers: Makes them there.
     """
 
-    def __init__(
-        self, provider: Provider, model: ModelSpec, slots: int, make: Callable[..., Buffer]
-    ) -> None:
+    def __init__(self, provider: Provider, model: ModelSpec, slots: int, buffers: Buffers) -> None:
         self._model = model
         self._session = open_own_graph("choose.onnx", provider)
         self._binding = self._session.io_binding()
-        self._scale = make((slots, 1, 1), "float32", staged=True)
-        self._factor = make((1, model.num_channels, model.vocab_size), "float32", staged=True)
+        self._scale = buffers.exchanged((slots, 1, 1), "float32")
+        self._factor = buffers.exchanged((1, model.num_channels, model.vocab_size), "float32")
         self._factor.host[:] = 1
         self._factor.host[0, 0, model.eos_token_id] = eos_factor(model.release)
         self._factor.upload()
@@ -62,10 +58,10 @@ class DeviceChoice:
         self._scale.host[:slots] = params.cfg_scale
         self._scale.upload()
         binding, shape = self._binding, (slots, channels, vocab)
-        logits.bind(binding.bind_input, "cond_reversed", middle - slots, slots, shape)
-        logits.bind(binding.bind_input, "uncond", middle, slots, shape)
-        self._scale.bind(binding.bind_input, "scale", 0, slots)
-        self._factor.bind(binding.bind_input, "factor", 0, 1)
+        logits.bind_input(binding, "cond_reversed", middle - slots, slots, shape)
+        logits.bind_input(binding, "uncond", middle, slots, shape)
+        self._scale.bind_input(binding, "scale", 0, slots)
+        self._factor.bind_input(binding, "factor", 0, 1)
         binding.bind_cpu_input("count", np.array([count]))
         address = self._packed.ctypes.data
         binding.bind_output("candidates", "cpu", 0, np.float32, self._packed.shape, address)
@@ -73,7 +69,8 @@ class DeviceChoice:
 
 
 def open_choice(
-    provider: Provider, model: ModelSpec, slots: int, make: Callable[..., Buffer]
+    provider: Provider, model: ModelSpec, slots: int, buffers: Buffers
 ) -> DeviceChoice | None:
-    """What chooses where a provider has the logits; None: the host has them."""
-    return None if provider.device == "cpu" else DeviceChoice(provider, model, slots, make)
+    """What chooses where a provider has the logits; None: the host has them, or is given them."""
+    on_host = provider.device == "cpu" or not provider.has_addresses
+    return None if on_host else DeviceChoice(provider, model, slots, buffers)

@@ -80,7 +80,7 @@ def describe(model: str | None, *, as_json: bool) -> str:
     graphs = [
         ("GRAPH", "FILE", "COMPUTES IN", "NODES", "SIZE"),
         *[
-            (graph.graph, graph.file, graph.compute, str(graph.nodes), _size(artifact, graph))
+            (graph.graph, graph.file, _compute(graph), str(graph.nodes), _size(artifact, graph))
             for graph in manifest.graphs
         ],
     ]
@@ -165,6 +165,10 @@ def show_size(size: int) -> str:
         if size >= factor:
             return f"{size / factor:.1f} {unit}"
     return f"{size / 1e3:.1f} kB"
+
+
+def _compute(graph: GraphInfo) -> str:
+    return graph.compute if graph.provider is None else f"{graph.compute}, on {graph.provider}"
 
 
 def _size(artifact: Artifact, info: GraphInfo) -> str:

@@ -7,7 +7,9 @@ import typer
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Provider = Annotated[
     str,
-    typer.Option(metavar="NAME", help="auto, cpu, cuda, coreml, or another of onnxruntime's."),
+    typer.Option(
+        metavar="NAME", help="auto, cpu, cuda, webgpu, coreml, or another of onnxruntime's."
+    ),
 ]
 ProviderOptions = Annotated[
     list[str] | None,

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dia_ort.buffers import Buffer, HostBuffer, Shape, Value, open_buffers
+from dia_ort.buffers import Buffer, HostBuffer, Shape, State, Value, open_buffers
 from dia_ort.choice import open_choice
 from dia_ort.graphs import ModelSpec, cache_names
 from dia_ort.providers import Provider, capture_lock, onnxruntime
@@ -40,6 +40,9 @@ _NO_GRAPH = -1
 """onnxruntime's number for a run that is not captured."""
 _GRAPH_NUMBERS = itertools.count()
 """A captured graph has addresses of one batch, and several batches may share a session."""
+_SHORT_RUN = 16
+"""Steps in a call on the WebGPU provider, which has another attention from 32 on: with drivers in
+software, the only ones it was tried with, that one is wrong."""
 _ITEM_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2, "int8": 1}
 
 
@@ -108,38 +111,42 @@ class DecoderBatch:
         self._session = session
         self._model = model
 
-        make = open_buffers(provider)
+        buffers = open_buffers(provider)
         layers, heads, width = model.num_layers, model.cross_num_heads, model.cross_head_dim
         rows = ROWS * slots
         self._cross_names = cache_names(layers, "cross_key", "cross_value")
         self._cache_names = cache_names(layers, "key", "value")
         # The conditional half alone has a text; its rows end where the unconditional ones begin.
         text = (slots, heads, _padded(model.max_text), width)
-        self._cross: list[Buffer] = [make(text, dtype) for _ in self._cross_names]
+        self._cross: list[Buffer] = [buffers.given(text, dtype) for _ in self._cross_names]
         self._text_axis = TEXT_BLOCK
-        self._text_lengths = make((slots,), "int32", staged=True)
-        self._uncond: list[Buffer] = [make((1, heads, 1, width), dtype) for _ in self._cross_names]
+        self._text_lengths = buffers.exchanged((slots,), "int32")
+        one = (1, heads, 1, width)
+        self._uncond: list[Buffer] = [buffers.given(one, dtype) for _ in self._cross_names]
         for constant, value in zip(self._uncond, unconditional, strict=True):
             constant.put(0, value)
-        self._uncond_value = make((layers, heads * width), dtype)
+        self._uncond_value = buffers.given((layers, heads * width), dtype)
         for layer, value in enumerate(unconditional[1::2]):
             self._uncond_value.put(layer, value, (layers, heads, 1, width))
         cache = (rows, model.num_kv_heads, model.max_steps, model.head_dim)
-        self._cache: list[Buffer] = [make(cache, cache_dtype) for _ in self._cache_names]
+        self._cache: list[State] = [buffers.state(cache, cache_dtype) for _ in self._cache_names]
 
         channels, vocab = model.num_channels, model.vocab_size
-        self._tokens = make((rows, 1, channels), "int64", staged=True)
-        self._last = make((rows,), "int32", staged=True)
+        self._tokens = buffers.exchanged((rows, 1, channels), "int64")
+        self._last = buffers.exchanged((rows,), "int32")
         self._total = HostBuffer((1,), "int32")  # kernels want it on the CPU
         self._total.host[0] = model.max_steps
-        self._logits = make((rows, 1, channels, vocab), "float32", staged=True)
+        self._logits = buffers.exchanged((rows, 1, channels, vocab), "float32")
         self._paired = np.empty((slots, ROWS, channels, vocab), np.float32)
-        self._choice = open_choice(provider, model, slots, make)
+        self._choice = open_choice(provider, model, slots, buffers)
         self._steps = [0] * slots  # in each slot's cache
         self._binding = session.io_binding()
         self._bound: tuple[int, int] | None = None
         self._captures = provider.captures
-        self._fixed_total = provider.captures or provider.device != "cpu"
+        on_device = provider.device != "cpu"
+        self._has_addresses = provider.has_addresses
+        self._fixed_total = provider.captures or (on_device and provider.has_addresses)
+        self._longest_run = None if provider.name != "webgpu" else _SHORT_RUN
         self._graphs = _Graphs()
 
     def set_text(self, slot: int, cross: Sequence[Value], length: int) -> None:
@@ -155,6 +162,7 @@ class DecoderBatch:
         self._fit_text()
         for buffer, value in zip(self._cross, cross, strict=True):
             buffer.put(row, value, self._text_shape(self.slots))
+        self._bound = None
 
     def prefill(self, slot: int, tokens: NDArray[np.int64], start: int) -> None:
         """Fill a slot's cache with steps that are known.
@@ -166,6 +174,10 @@ class DecoderBatch:
             tokens: (steps, channels).
             start: The position of the first of them.
         """
+        if self._longest_run is not None and len(tokens) > self._longest_run:
+            self.prefill(slot, tokens[: self._longest_run], start)
+            self.prefill(slot, tokens[self._longest_run :], start + self._longest_run)
+            return
         row = self.slots - 1 - slot
         length = self._lengths[row : row + 1].copy()
         self._steps[slot] = start + len(tokens)
@@ -232,6 +244,8 @@ class DecoderBatch:
         shape = count, self._text_axis
         if self._bound != shape:
             self._bind(count)
+        elif not self._has_addresses:
+            self._bind_inputs(count)
         numbers = self._graphs.numbers
         number = numbers[shape] if shape in numbers else next(_GRAPH_NUMBERS)
         with capture_lock if self._captures and shape not in numbers else nullcontext():
@@ -246,10 +260,11 @@ class DecoderBatch:
         self._set_length(to, length)
         for buffer in self._cross:
             buffer.move(row, to, length, self._text_shape(self.slots))
-        for buffer in self._cache:
-            buffer.move(row, to, steps)
-            buffer.move(self.slots + source, self.slots + target, steps)
+        for cache in self._cache:
+            cache.move(row, to, steps)
+            cache.move(self.slots + source, self.slots + target, steps)
         self.release(source)
+        self._bound = None
 
     def release(self, slot: int) -> None:
         """Forget a slot's utterance, and give its memory back."""
@@ -257,9 +272,9 @@ class DecoderBatch:
         self._set_length(row, 0)
         for buffer in self._cross:
             buffer.forget(row, self._text_shape(self.slots))
-        for buffer in self._cache:
-            buffer.forget(row)
-            buffer.forget(self.slots + slot)
+        for cache in self._cache:
+            cache.forget(row)
+            cache.forget(self.slots + slot)
 
     @property
     def _lengths(self) -> NDArray[np.int32]:
@@ -288,15 +303,20 @@ class DecoderBatch:
     def _bind(self, count: int) -> None:
         """Bind the rows of the first slots, which stay where they are until the text axis moves."""
         binding, first, rows = self._binding, self.slots - count, ROWS * count
-        self._tokens.bind(binding.bind_input, "tokens", first, rows)
-        self._last.bind(binding.bind_input, "seqlens_k", first, rows)
-        self._total.bind(binding.bind_input, "total_sequence_length", 0, 1)
-        self._text_lengths.bind(binding.bind_input, "text_lengths", first, count)
+        self._bind_inputs(count)
+        self._text_lengths.bind_input(binding, "text_lengths", first, count)
         shape = self._text_shape(self.slots)
         self._bind_layers(binding, [(b, first) for b in self._cross], (count, *shape[1:]))
         self._bind_cache(binding, first, rows)
-        self._logits.bind(binding.bind_output, "logits", first, rows)
+        self._logits.bind_output(binding, "logits", first, rows)
         self._bound = count, self._text_axis
+
+    def _bind_inputs(self, count: int) -> None:
+        """Bind what is new in every step; without addresses, it is copied here."""
+        first, rows = self.slots - count, ROWS * count
+        self._tokens.bind_input(self._binding, "tokens", first, rows)
+        self._last.bind_input(self._binding, "seqlens_k", first, rows)
+        self._total.bind_input(self._binding, "total_sequence_length", 0, 1)
 
     def _prefill_row(
         self,
@@ -321,14 +341,14 @@ class DecoderBatch:
         self._run(binding, _NO_GRAPH)
 
     def _bind_layers(self, binding: Any, cross: Sequence[tuple[Buffer, int]], shape: Shape) -> None:
-        self._uncond_value.bind(binding.bind_input, "uncond_value", 0, self._model.num_layers)
+        self._uncond_value.bind_input(binding, "uncond_value", 0, self._model.num_layers)
         for name, (buffer, row) in zip(self._cross_names, cross, strict=True):
-            buffer.bind(binding.bind_input, name, row, shape[0], shape)
+            buffer.bind_input(binding, name, row, shape[0], shape)
 
     def _bind_cache(self, binding: Any, row: int, rows: int) -> None:
         for name, buffer in zip(self._cache_names, self._cache, strict=True):
-            buffer.bind(binding.bind_input, f"past_{name}", row, rows)
-            buffer.bind(binding.bind_output, f"present_{name}", row, rows)
+            buffer.bind_input(binding, f"past_{name}", row, rows)
+            buffer.bind_output(binding, f"present_{name}", row, rows)
 
     def _run(self, binding: Any, graph: int) -> None:
         """Run what is bound; where steps are captured, as the graph of this number."""

@@ -21,7 +21,7 @@ from dia_ort.errors import InvalidAudioError, InvalidConfigError
 from dia_ort.generation import Utterance
 from dia_ort.graphs import DAC_DECODER, DAC_ENCODER, DECODER, ENCODER, GraphName
 from dia_ort.manifest import GraphInfo, Manifest
-from dia_ort.placement import choose_file, open_codec, open_graph
+from dia_ort.placement import choose_file, open_codec, open_graph, place
 from dia_ort.providers import Provider, resolve_provider
 from dia_ort.scheduler import Request, Scheduler
 from dia_ort.streams import Generation
@@ -45,9 +45,9 @@ class Dia:
         self._threads = threads
         self._decoder_info = self._choose(DECODER)
         encoder = self._open_encoder()
-        self._unconditional = _encode(encoder, np.zeros(1, np.int64), provider.device)
+        self._unconditional = _encode(encoder, np.zeros(1, np.int64), self._encoder_device)
         # On the CPU it takes 0.4 GB, and 0.06 s to open it again for the next script.
-        self._encoder = None if provider.device == "cpu" else encoder
+        self._encoder = None if self._encoder_device == "cpu" else encoder
         self._decoder = self._open(self._decoder_info)
         self._decode = open_codec(artifact, DAC_DECODER, provider, threads)
         self._idle_decoder: deque[DecoderBatch] = deque(maxlen=1)  # kept from call to call
@@ -67,9 +67,10 @@ class Dia:
         Args:
             model: A folder, the name of an exported model, ``"demo"``, or a hub id; None takes
                 the newest exported model, and the demo where there is none.
-            provider: ``"auto"``, ``"cpu"``, ``"cuda"``, ``"coreml"``, or onnxruntime's name of any
-                other that it has, as ``"openvino"``. What is asked for by name is taken or refused;
-                ``auto`` takes CUDA if onnxruntime has it, else the CPU.
+            provider: ``"auto"``, ``"cpu"``, ``"cuda"``, ``"webgpu"``, ``"coreml"``, or
+                onnxruntime's name of any other that it has, as ``"openvino"``. What is asked for
+                by name is taken or refused; ``auto`` takes CUDA if onnxruntime has it, else the
+                CPU.
             provider_options: For the provider, as onnxruntime names them, over dia-ort's own.
             threads: CPU threads for one operator; None: all physical cores.
             revision: Of a hub id.
@@ -262,7 +263,7 @@ class Dia:
 
     def encode_text(self, script: NDArray[np.int64]) -> list[Value]:
         """A script's tokens, (text,), to what :meth:`DecoderBatch.set_text` takes."""
-        return _encode(self._encoder or self._open_encoder(), script, self.provider.device)
+        return _encode(self._encoder or self._open_encoder(), script, self._encoder_device)
 
     def open_decoder(self, slots: int) -> DecoderBatch:
         """The decoder's state for so many utterances: for those who step it themselves."""
@@ -278,8 +279,8 @@ class Dia:
     @property
     def _dtypes(self) -> tuple[str, str]:
         """Of the decoder's cross-attention and of its cache."""
-        compute = self._decoder_info.compute
-        return compute, self.manifest.cache or compute
+        info = self._decoder_info
+        return info.compute, self.manifest.cache_of(info) or info.compute
 
     def _request(self, text: str, config: GenerationConfig, voice: Voice | None) -> Request:
         """Check what is to be spoken."""
@@ -352,6 +353,10 @@ class Dia:
 
     def _open_encoder(self) -> Any:
         return self._open(self._choose(ENCODER), prepack=False)
+
+    @property
+    def _encoder_device(self) -> str:
+        return place(self.manifest, self._choose(ENCODER), self.provider).device
 
     @cached_property
     def _encode(self) -> Callable[[NDArray[Any]], NDArray[Any]]:

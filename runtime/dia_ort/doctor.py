@@ -29,7 +29,10 @@ from dia_ort.providers import (
 )
 
 _MEANWHILE = "Meanwhile, --provider cpu speaks."
-_PACKAGES = ("numpy", "soundfile", "soxr", "onnxruntime", "onnxruntime-gpu")
+_PACKAGES = (
+    *("numpy", "soundfile", "soxr"),
+    *("onnxruntime", "onnxruntime-gpu", "onnxruntime-ep-webgpu"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,9 +169,12 @@ def _check_providers(
         providers = available_providers()
     except DiaError as error:
         return [], None, [*problems, Problem(str(error))]
-    if "cuda" in providers:
-        problems += _try_cuda()
-    elif shutil.which("nvidia-smi"):
+    problems += [
+        Problem(problem, fatal=name == "cuda")  # which auto takes
+        for name in ("cuda", "webgpu")
+        if name in providers and (problem := _try_provider(name))
+    ]
+    if "cuda" not in providers and shutil.which("nvidia-smi"):
         problems.append(
             Problem(
                 "there is an NVIDIA driver, but this onnxruntime has no CUDA. To use the GPU: pip "
@@ -179,21 +185,21 @@ def _check_providers(
     return providers, resolve_provider("auto").name, problems
 
 
-def _try_cuda() -> list[Problem]:
-    """Start a session on the GPU: that onnxruntime was built for one does not say it runs."""
-    if problem := find_problem(onnxruntime()):
-        return [Problem(f"CUDA does not start: {problem} {_MEANWHILE}")]
+def _try_provider(name: str) -> str | None:
+    """Why a provider does not start; that onnxruntime was built for it does not say it does."""
+    if name == "cuda" and (problem := find_problem(onnxruntime())):
+        return f"{name} does not start: {problem} {_MEANWHILE}"
     try:
         demo = find_artifact(DEMO)
-        cuda = resolve_provider("cuda")
+        provider = resolve_provider(name)
         for graph in (DECODER, DAC_DECODER):
-            info = choose_file(demo.manifest, graph, cuda)
-            open_session(demo.folder / info.file, demo.manifest.spec(info), cuda, None)
+            info = choose_file(demo.manifest, graph, provider)
+            open_session(demo.folder / info.file, demo.manifest.spec(info), provider, None)
     except ArtifactNotFoundError:
-        return []  # _check_models says so
+        return None  # _check_models says so
     except DiaError as error:
-        return [Problem(f"CUDA does not start: {error} {_MEANWHILE}")]
-    return []
+        return f"{name} does not start: {error} {_MEANWHILE}"
+    return None
 
 
 def _gpus() -> list[str]:

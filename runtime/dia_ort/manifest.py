@@ -53,6 +53,7 @@ class GraphInfo:
             its weights inside.
         compute: The dtype it computes in, and that its key/value tensors have.
         nodes: How many nodes it has.
+        provider: The one provider that it is for; None: all that have kernels for it.
     """
 
     graph: GraphName
@@ -60,6 +61,7 @@ class GraphInfo:
     data: str | None
     compute: Compute
     nodes: int
+    provider: Literal["webgpu"] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,7 +97,8 @@ class Manifest:
         dtype: As ``dia-export --dtype`` was given.
         quantization: By part of the model (encoder, decoder, logits, embedding); None where nothing
             is quantised.
-        cache: Dtype of the decoder's key/value cache; None: what the graph computes in.
+        cache: Dtype of the decoder's key/value cache; None: what the graph computes in, as graphs
+            for one provider do in any case.
         model: Shapes, tokens and rules of the Dia.
         codec: Shapes of the DAC.
         graphs: The ONNX files.
@@ -134,12 +137,16 @@ class Manifest:
 
     def spec(self, info: GraphInfo) -> GraphSpec:
         """The declared interface of one of :attr:`graphs`."""
-        return graph_spec(info.graph, self.model, self.codec, info.compute, self.cache)
+        return graph_spec(info.graph, self.model, self.codec, info.compute, self.cache_of(info))
+
+    def cache_of(self, info: GraphInfo) -> str | None:
+        """:attr:`cache`, for one of :attr:`graphs`."""
+        return self.cache if info.provider is None else None
 
     def find(self, graph: str, compute: str) -> GraphInfo | None:
-        """The file of a graph that computes in ``compute``, if there is one."""
+        """The file of a graph that computes in ``compute``, for any provider, if there is one."""
         for info in self.graphs:
-            if info.graph == graph and info.compute == compute:
+            if (info.graph, info.compute, info.provider) == (graph, compute, None):
                 return info
         return None
 
@@ -212,8 +219,9 @@ def _problems(manifest: Manifest) -> Iterator[str]:
     yield from _size_problems(manifest.codec)
     yield from _model_problems(manifest.model, manifest.codec)
     yield from _file_problems(manifest)
-    present = [(info.graph, info.compute) for info in manifest.graphs]
-    if len(set(present)) != len(present) or {graph for graph, _ in present} != set(GRAPH_NAMES):
+    present = [(info.graph, info.compute, info.provider) for info in manifest.graphs]
+    general = {graph for graph, _, provider in present if provider is None}
+    if len(set(present)) != len(present) or general != set(GRAPH_NAMES):
         yield f"graphs must hold each of {', '.join(GRAPH_NAMES)} once per compute dtype"
 
 

@@ -5,6 +5,8 @@
 | cpu | float32: it has no half-precision kernels worth running | float32 |
 | cuda | half precision: its cached attention has no float32 kernel | float32, exact |
 | coreml | see :mod:`dia_ort.coreml` | CoreML |
+| webgpu | encoder as the CPU: its attention was seen to be wrong for 32 positions and more in a \
+           call; the decoder has a graph of its own, in half precision | float32 |
 | others | as the CPU; onnxruntime gives them the nodes that they take | the same |
 """
 
@@ -19,7 +21,7 @@ from numpy.typing import NDArray
 from dia_ort import coreml
 from dia_ort.artifacts import Artifact
 from dia_ort.errors import ProviderError
-from dia_ort.graphs import DECODER, GraphName
+from dia_ort.graphs import DECODER, ENCODER, GraphName
 from dia_ort.manifest import GraphInfo, Manifest
 from dia_ort.providers import Provider, capture_lock, open_session
 
@@ -35,7 +37,13 @@ def choose_file(manifest: Manifest, graph: GraphName, provider: Provider) -> Gra
     Raises:
         ProviderError: The provider has no kernels for it; the message names the dtype to take.
     """
-    files = {info.compute: info for info in manifest.graphs if info.graph == graph}
+    if graph == DECODER and provider.name == "webgpu":
+        return _for_webgpu(manifest)
+    files = {
+        info.compute: info
+        for info in manifest.graphs
+        if info.graph == graph and info.provider is None
+    }
     preferred = _PREFERENCES.get(provider.name, _FLOAT32_FIRST)
     info = next(files[compute] for compute in preferred if compute in files)
     on_cuda = provider.name == "cuda"
@@ -54,12 +62,24 @@ def choose_file(manifest: Manifest, graph: GraphName, provider: Provider) -> Gra
     return info
 
 
+def _for_webgpu(manifest: Manifest) -> GraphInfo:
+    for info in manifest.graphs:
+        if info.provider == "webgpu":
+            return info
+    raise ProviderError(
+        f"this {manifest.dtype} model has no decoder for the webgpu provider: export the model "
+        "again as int4, int8 or fp16 (dia-export --dtype int4, with fused attention)."
+    )
+
+
 def place(manifest: Manifest, info: GraphInfo, provider: Provider) -> Provider:
     """Where a file runs: on the provider, or on the CPU if that is the better place."""
     if provider.name == "coreml":
         where = coreml.placement(info.graph, manifest)
         logger.info("%s: CoreML %s: %s", info.file, where.on_coreml, where.reason)
         return provider if where.on_coreml else Provider("cpu")
+    if provider.name == "webgpu" and info.graph == ENCODER:
+        return Provider("cpu")
     return provider if info.graph == DECODER else provider.without_capture()
 
 

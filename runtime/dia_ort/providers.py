@@ -1,6 +1,9 @@
 """onnxruntime, its execution providers, and sessions on them. No other module imports it."""
 
+import contextlib
 import importlib
+import importlib.util
+import io
 import logging
 import os
 import threading
@@ -27,11 +30,17 @@ _REMEDIES = {
     "cpu": "pip install 'dia-ort[cpu]'",
     "cuda": "pip uninstall onnxruntime, then pip install 'dia-ort[gpu]', with an NVIDIA driver",
     "coreml": "pip install 'dia-ort[cpu]' on macOS",
+    "webgpu": "pip install 'dia-ort[webgpu]'",
 }
 _OTHERS = "install the onnxruntime that has it, in place of this one"
 
 TESTED = ("cpu", "cuda")
 """Providers that dia-ort has been run on. Any other that is here is taken with a warning."""
+_UNTESTED = {"webgpu": "dia-ort has been run on %s in software alone, on no GPU"}
+_PLUGINS = {"webgpu": "onnxruntime_ep_webgpu"}
+"""Providers that onnxruntime loads from packages of their own, and the modules of those."""
+_PLUGIN_VERSION = (1, 32)
+"""Of onnxruntime: with older ones, Python cannot bind a plugin's memory."""
 _NO_DEVICE = "AzureExecutionProvider"  # it asks a server
 
 _OPTIONS = {
@@ -91,6 +100,11 @@ class Provider:
         return [(_full_name(self.name), dict(self.options)), CPU]
 
     @property
+    def has_addresses(self) -> bool:
+        """Whether its memory has addresses, so that parts of a tensor can be bound."""
+        return self.device != "webgpu"
+
+    @property
     def captures(self) -> bool:
         """Whether a decoder step is recorded as a CUDA graph, and replayed."""
         return self.options.get(_CAPTURE, "0").lower() in {"1", "true"}
@@ -136,6 +150,11 @@ def available_providers() -> list[str]:
         for full in onnxruntime().get_available_providers()
         if full != _NO_DEVICE
     ]
+    names += [
+        name
+        for name, module in _PLUGINS.items()
+        if name not in names and importlib.util.find_spec(module)
+    ]
     known = list(_REMEDIES)
     return sorted(names, key=lambda name: known.index(name) if name in known else len(known))
 
@@ -176,7 +195,7 @@ def resolve_provider(name: str = "auto", options: Mapping[str, str] | None = Non
 
     Raises:
         InvalidConfigError: There is no such name; or options are given to the CPU, or to no name.
-        ProviderError: This onnxruntime does not have that provider.
+        ProviderError: This onnxruntime does not have that provider, or it finds no device.
     """
     if options and name in {"auto", "cpu"}:
         raise InvalidConfigError(
@@ -193,10 +212,42 @@ def resolve_provider(name: str = "auto", options: Mapping[str, str] | None = Non
             f"the {name} provider is not in this onnxruntime (it has {', '.join(available)}). "
             f"To get it: {_REMEDIES.get(name, _OTHERS)}."
         )
+    if name in _PLUGINS:
+        _load_plugin(name)
     if name not in TESTED:
-        logger.warning("dia-ort has not been run on %s by its makers", full)
-    device = "cuda" if name == "cuda" else "cpu"
+        logger.warning(_UNTESTED.get(name, "dia-ort has not been run on %s by its makers"), full)
+    device = name if name in {"cuda", "webgpu"} else "cpu"
     return Provider(name, device, _OPTIONS.get(name, {}) | dict(options or {}))
+
+
+@cache
+def _load_plugin(name: str) -> None:
+    """Have onnxruntime load a provider from its own package.
+
+    Raises:
+        ProviderError: onnxruntime is too old for it, it does not load, or it finds no device.
+    """
+    ort, full = onnxruntime(), _full_name(name)
+    if full in ort.get_available_providers():
+        return  # this onnxruntime was built with it
+    if tuple(map(int, ort.__version__.split(".")[:2])) < _PLUGIN_VERSION:
+        raise ProviderError(
+            f"onnxruntime {ort.__version__} is too old for the {name} provider: "
+            f"pip install -U 'onnxruntime>={_dotted(_PLUGIN_VERSION)}'."
+        )
+    try:
+        library = importlib.import_module(_PLUGINS[name]).get_library_path()
+        ort.register_execution_provider_library(name, library)
+    except Exception as error:  # onnxruntime's own classes share no useful base
+        raise ProviderError(
+            f"the {name} provider does not load: {error}. On Linux it needs the Vulkan loader "
+            "(apt install libvulkan1)."
+        ) from error
+    if not any(device.ep_name == full for device in ort.get_ep_devices()):
+        raise ProviderError(
+            f"the {name} provider finds no GPU: look whether the system does, with its driver "
+            "(on Linux /sys/class/drm and `vulkaninfo --summary`); or take --provider cpu."
+        )
 
 
 def parse_provider_options(entries: Iterable[str]) -> dict[str, str]:
@@ -245,8 +296,9 @@ def open_session(
         preload_libraries(ort)
     if not on_cpu:
         options.add_session_config_entry(_RECORD_PLACEMENT, "1")
+    said = io.StringIO()  # onnxruntime falls back on the CPU, and says so on stdout
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), contextlib.redirect_stdout(said):
             warnings.simplefilter("ignore")  # of a provider that is not there: an error here
             session = ort.InferenceSession(str(path), options, providers=provider.chain)
     except Exception as error:  # onnxruntime's own classes share no useful base
@@ -257,7 +309,7 @@ def open_session(
         ) from error
     session.disable_fallback()
     if not on_cpu:
-        _check_placement(path, session, provider)
+        _check_placement(path, session, provider, said.getvalue())
     _check_interface(path, "input", session.get_inputs(), spec.inputs)
     _check_interface(path, "output", session.get_outputs(), spec.outputs)
     return session
@@ -290,11 +342,12 @@ def node_placement(session: Any) -> dict[str, Counter[str]]:
     return placement
 
 
-def _check_placement(path: Path, session: Any, provider: Provider) -> None:
+def _check_placement(path: Path, session: Any, provider: Provider, said: str) -> None:
     """Refuse a provider that did not start or takes nothing; say what is left to the CPU."""
     full = _full_name(provider.name)
     if full not in session.get_providers():
-        problem = find_problem(onnxruntime()) if provider.name == "cuda" else None
+        on_cuda = provider.name == "cuda"
+        problem = find_problem(onnxruntime()) if on_cuda else _reason(said)
         raise ProviderError(
             f"the {provider.name} provider does not start on this machine: "
             + (problem or f"to get it, {_REMEDIES.get(provider.name, _OTHERS)}.")
@@ -313,6 +366,14 @@ def _check_placement(path: Path, session: Any, provider: Provider) -> None:
             "%s: %s stay on the CPU provider, of %d nodes: the %s provider does not take them",
             *(path.name, listed, sum(map(Counter.total, placement.values())), provider.name),
         )
+
+
+def _reason(said: str) -> str | None:
+    """Why a provider did not start, of what onnxruntime printed when it fell back on the CPU."""
+    for line in said.splitlines():
+        if line.startswith("EP Error "):
+            return line.removeprefix("EP Error ").rpartition(" was false. ")[2].strip() + "."
+    return None
 
 
 def session_options(threads: int | None = None, *, prepack: bool = True) -> Any:

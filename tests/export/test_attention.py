@@ -172,7 +172,7 @@ def test_masks_leave_what_the_eager_ones_do(graph):
     eager, standard = Kernels(), StandardKernels()
     if graph == ENCODER:
         lengths = torch.tensor([5, 1, 3], dtype=torch.int32)
-        want, have = (kernels.padding_mask(lengths, 5) for kernels in (eager, standard))
+        want, have = (k.key_mask(lengths, 5, 1, torch.float32) for k in (eager, standard))
     else:
         positions = torch.tensor([[3, 4], [0, 1]])
         want, have = (k.causal_mask(k.as_index(positions), 7, 2) for k in (eager, standard))

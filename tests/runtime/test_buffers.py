@@ -1,4 +1,4 @@
-"""Buffers on a device, held against those on the host; the CPU provider stands in for a GPU."""
+"""Buffers on devices, held against those on the host; the CPU provider stands in for a GPU."""
 
 import itertools
 import threading
@@ -9,11 +9,20 @@ import pytest
 
 from dia_ort import Dia, Engine, GenerationConfig, Voice, choice, decoder, providers
 from dia_ort.artifacts import find_artifact
-from dia_ort.buffers import DeviceBuffer, HostBuffer, Mover
+from dia_ort.buffers import (
+    Buffers,
+    DeviceBuffer,
+    Gatherer,
+    HostBuffer,
+    Mover,
+    OpaqueState,
+    UploadedBuffer,
+    reserve,
+)
 from dia_ort.errors import ProviderError
 from dia_ort.graphs import DAC_DECODER
 from dia_ort.placement import open_codec
-from dia_ort.providers import Provider, onnxruntime
+from dia_ort.providers import Provider, onnxruntime, open_session
 
 CAPTURING = Provider("cpu", options={"enable_cuda_graph": "1"})
 """The CPU ignores it."""
@@ -98,9 +107,9 @@ def test_bfloat16_is_taken(mover):
     DeviceBuffer((2, 4), "bfloat16", mover)
 
 
-def test_a_device_without_memory(mover):
+def test_a_device_without_memory():
     with pytest.raises(ProviderError, match=r"cpu has no memory for .*max_batch"):
-        mover.reserve((1 << 60,), np.float32)
+        reserve((1 << 60,), np.float32, "cpu")
 
 
 @pytest.fixture
@@ -110,7 +119,8 @@ def on_device(monkeypatch, mover):
 
     def open_buffers(_provider):
         made.append(True)
-        return partial(DeviceBuffer, mover=mover)
+        plain = partial(DeviceBuffer, mover=mover)
+        return Buffers(plain, plain, partial(plain, staged=True))
 
     monkeypatch.setattr(decoder, "open_buffers", open_buffers)
     monkeypatch.setattr(decoder, "open_choice", choice.DeviceChoice)
@@ -228,3 +238,103 @@ def test_captured_steps_have_a_number_for_each_shape(on_device, on_host, monkeyp
         int(made.get_run_config_entry("gpu_graph_id")) for made in runs if id(made) not in again
     }
     assert more & numbers == {-1}  # another batch, on the same session, at other addresses
+
+
+# Memory without addresses
+
+
+class Binding:
+    """What is bound, by name."""
+
+    def __init__(self):
+        self.values = {}
+
+    def bind_ortvalue_input(self, name, value):
+        self.values[name] = value
+
+    bind_ortvalue_output = bind_ortvalue_input
+
+
+@pytest.fixture(scope="module")
+def gatherer():
+    return Gatherer(Provider("cpu"))
+
+
+def bound(state, row, rows):
+    binding = Binding()
+    state.bind_input(binding, "past", row, rows)
+    state.bind_output(binding, "present", row, rows)
+    assert binding.values["past"] is binding.values["present"]  # written in place
+    return binding.values["past"].numpy()  # on the CPU, the memory itself
+
+
+def test_rows_are_put_together_as_they_are_wanted(gatherer):
+    state = OpaqueState((8, 2, 3, 4), "float16", gatherer)
+    bound(state, 3, 2)[:] = np.array([30, 40])[:, None, None, None]
+    bound(state, 2, 1)[:] = 20  # a prompt's rows are filled one at a time
+    bound(state, 5, 1)[:] = 50
+    together = bound(state, 2, 4)
+    assert together[:, 0, 0, 0].tolist() == [20, 30, 40, 50]
+    assert np.shares_memory(bound(state, 2, 4), together)  # and stay so
+    together += 1
+    state.forget(3)
+    state.forget(4)
+    state.move(2, 3, 3)
+    state.move(5, 4, 3)
+    assert bound(state, 3, 2)[:, 1, 2, 3].tolist() == [21, 51]
+    state.forget()
+    assert not np.shares_memory(bound(state, 3, 2), together)
+
+
+def test_rows_that_nobody_wrote_are_there_all_the_same(gatherer):
+    state = OpaqueState((4, 2, 3, 4), "float16", gatherer)
+    bound(state, 2, 1)[:] = 7
+    assert bound(state, 1, 3).shape == (3, 2, 3, 4)
+    assert (bound(state, 1, 3)[1] == 7).all()
+
+
+def test_rows_come_in_another_order(gatherer):
+    state = OpaqueState((4, 1, 1, 1), "float16", gatherer)
+    bound(state, 0, 3)[:, 0, 0, 0] = [1, 2, 3]
+    state.move(0, 3, 1)
+    state.move(1, 0, 1)
+    state.move(3, 1, 1)
+    assert bound(state, 0, 3)[:, 0, 0, 0].tolist() == [2, 1, 3]
+
+
+def for_webgpu(dia):
+    """The demo's decoder for WebGPU, on the CPU provider."""
+    info = next(info for info in dia.manifest.graphs if info.provider == "webgpu")
+    path = dia.artifact.folder / info.file
+    dia._decoder_info = info
+    dia._decoder = open_session(path, dia.manifest.spec(info), Provider("cpu"), None)
+    return dia
+
+
+@pytest.fixture
+def without_addresses(monkeypatch, gatherer):
+    """Decoders that are opened have their buffers on a device of which parts cannot be bound."""
+    given = partial(UploadedBuffer, device="cpu")
+    buffers = Buffers(given, partial(OpaqueState, gatherer=gatherer), HostBuffer)
+    monkeypatch.setattr(decoder, "open_buffers", lambda _provider: buffers)
+    monkeypatch.setattr(Provider, "has_addresses", False)
+
+
+def test_speech_is_the_same_without_addresses(without_addresses, monkeypatch):
+    opaque = spoken(for_webgpu(Dia.load("demo", provider="cpu")))
+    monkeypatch.undo()
+    host = spoken(for_webgpu(Dia.load("demo", provider="cpu")))
+    for codes, wanted in zip(opaque, host, strict=True):
+        np.testing.assert_array_equal(codes, wanted)
+
+
+def test_a_prompt_is_run_in_short_pieces_on_webgpu():
+    dia = Dia.load("demo", provider="cpu")
+    dia._decoder = watched = Watched(dia._decoder)
+    watched.run_with_iobinding = watched.runs.append
+    dia.provider = Provider("webgpu")
+    batch = dia.open_decoder(1)
+    batch.set_text(0, dia.encode_text(np.array([1, 2, 3])), 3)
+    batch.prefill(0, np.full((40, 9), 1026), 5)
+    assert len(watched.runs) == 2 * 3  # 16, 16 and 8 steps, of two rows
+    assert batch._steps == [45]

@@ -262,7 +262,23 @@ def test_doctor_where_cuda_does_not_start(dia_ort, monkeypatch, found, opened, s
     outcome = dia_ort("doctor")
     [problem] = problems(outcome, "problem")
     assert outcome.code == 1
-    assert problem == f"problem: CUDA does not start: {said} Meanwhile, --provider cpu speaks."
+    assert problem == f"problem: cuda does not start: {said} Meanwhile, --provider cpu speaks."
+
+
+def test_doctor_where_webgpu_does_not_start(dia_ort, monkeypatch):
+    """No fault of the set-up: nobody takes it but by name."""
+
+    def resolve_provider(name):
+        if name == "webgpu":
+            raise ProviderError("no GPU.")
+        return providers.resolve_provider(name)
+
+    monkeypatch.setattr(doctor, "available_providers", lambda: ["cpu", "webgpu"])
+    monkeypatch.setattr(doctor, "resolve_provider", resolve_provider)
+    outcome = dia_ort("doctor")
+    assert outcome.code == 0
+    said = "webgpu does not start: no GPU. Meanwhile, --provider cpu speaks."
+    assert f"warning: {said}" in problems(outcome, "warning")
 
 
 def test_doctor_names_the_gpus(dia_ort, monkeypatch, tmp_path):

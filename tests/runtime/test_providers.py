@@ -1,5 +1,6 @@
 """onnxruntime's version, and its products of 8-bit numbers."""
 
+import importlib.machinery
 import re
 import sys
 import types
@@ -106,11 +107,13 @@ class FakeSession:
 
 
 CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
+WEBGPU = "WebGpuExecutionProvider"
 
 
 def check(placement, caplog):
     with caplog.at_level("WARNING", "dia_ort"):
-        providers._check_placement(Path("decoder.onnx"), FakeSession(placement), Provider("cuda"))
+        session = FakeSession(placement)
+        providers._check_placement(Path("decoder.onnx"), session, Provider("cuda"), "")
     return caplog.text
 
 
@@ -155,6 +158,7 @@ def test_any_provider_of_onnxruntime_is_taken_by_its_name(monkeypatch, caplog):
         get_all_providers=real.get_all_providers,
     )
     monkeypatch.setattr(providers, "onnxruntime", lambda: fake)
+    monkeypatch.setattr(providers, "_PLUGINS", {})
     assert providers.available_providers() == ["cpu", "openvino"]
     taken = resolve_provider("openvino", {"device_type": "GPU"})
     assert taken.chain == [("OpenVINOExecutionProvider", {"device_type": "GPU"}), CPU]
@@ -162,6 +166,91 @@ def test_any_provider_of_onnxruntime_is_taken_by_its_name(monkeypatch, caplog):
     assert "has not been run on OpenVINOExecutionProvider" in caplog.text
     with pytest.raises(ProviderError, match="migraphx provider is not in this onnxruntime"):
         resolve_provider("migraphx")
+
+
+class Plugged:
+    """onnxruntime, which takes plugins."""
+
+    def __init__(self, version="1.32.0", devices=("CPUExecutionProvider", WEBGPU), fault=None):
+        self.__version__ = version
+        self.devices, self.fault, self.registered = devices, fault, []
+
+    def get_available_providers(self):
+        return [CPU, *([WEBGPU] if self.registered else [])]
+
+    def get_all_providers(self):
+        return [CPU, "CUDAExecutionProvider", WEBGPU]
+
+    def register_execution_provider_library(self, name, library):
+        if self.fault:
+            raise RuntimeError(self.fault)
+        self.registered.append((name, library))
+
+    def get_ep_devices(self):
+        return [types.SimpleNamespace(ep_name=name) for name in self.devices]
+
+
+@pytest.fixture
+def plugged(monkeypatch):
+    """Puts an onnxruntime in place, and the package of the WebGPU provider."""
+
+    def plug(ort):
+        monkeypatch.setattr(providers, "onnxruntime", lambda: ort)
+        package = types.ModuleType("plugin_for_tests")
+        package.get_library_path = lambda: "libwebgpu.so"
+        package.__spec__ = importlib.machinery.ModuleSpec("plugin_for_tests", None)
+        monkeypatch.setitem(sys.modules, "plugin_for_tests", package)
+        monkeypatch.setattr(providers, "_PLUGINS", {"webgpu": "plugin_for_tests"})
+        return ort
+
+    providers._load_plugin.cache_clear()
+    yield plug
+    providers._load_plugin.cache_clear()
+
+
+def test_a_provider_of_its_own_package_is_loaded_when_it_is_taken(plugged, caplog):
+    ort = plugged(Plugged())
+    assert providers.available_providers() == ["cpu", "webgpu"]
+    assert resolve_provider("auto").name == "cpu"
+    assert not ort.registered
+    for _ in range(2):
+        taken = resolve_provider("webgpu", {"deviceId": "1"})
+    assert ort.registered == [("webgpu", "libwebgpu.so")]
+    assert taken.chain == [(WEBGPU, {"deviceId": "1"}), CPU]
+    assert not taken.has_addresses
+    assert "in software alone" in caplog.text
+    assert providers.available_providers() == ["cpu", "webgpu"]
+
+
+@pytest.mark.parametrize(
+    ("ort", "problem"),
+    [
+        (Plugged(version="1.31.1"), r"1.31.1 is too old .*pip install -U 'onnxruntime>=1.32'"),
+        (Plugged(fault="libvulkan.so.1: no"), r"does not load: libvulkan.so.1: no.*apt install"),
+        (Plugged(devices=(CPU,)), "finds no GPU"),
+    ],
+)
+def test_a_package_that_does_not_help(ort, problem, plugged):
+    plugged(ort)
+    with pytest.raises(ProviderError, match=problem):
+        resolve_provider("webgpu")
+
+
+def test_without_its_package(monkeypatch):
+    monkeypatch.setattr(providers, "_PLUGINS", {"webgpu": "not_installed_anywhere"})
+    if "webgpu" in providers.available_providers():
+        pytest.skip("this onnxruntime has it built in")
+    with pytest.raises(ProviderError, match=r"pip install 'dia-ort\[webgpu\]'"):
+        resolve_provider("webgpu")
+
+
+def test_why_a_provider_does_not_start_is_what_onnxruntime_said():
+    said = "****\nEP Error a.cc:136 ::Start() status == ok was false. No adapter\n when using ..\n"
+    session = FakeSession({CPU: ["MatMul"]})
+    with pytest.raises(
+        ProviderError, match=r"webgpu provider .* on this machine: No adapter\. `dia"
+    ):
+        providers._check_placement(Path("decoder.onnx"), session, Provider("webgpu"), said)
 
 
 @pytest.mark.parametrize("name", ["auto", "cpu"])

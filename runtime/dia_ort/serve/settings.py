@@ -31,7 +31,8 @@ class ServerSettings:
 
     Attributes:
         model: A name from ``dia-ort models``, or a folder; None: the one that ``speak`` takes.
-        provider: ``"auto"``, ``"cpu"``, ``"cuda"``, ``"coreml"``, or another of onnxruntime's.
+        provider: ``"auto"``, ``"cpu"``, ``"cuda"``, ``"webgpu"``, ``"coreml"``, or another of
+            onnxruntime's.
         provider_option: For the provider, as onnxruntime names them, each ``"KEY=VALUE"``.
         threads: CPU threads, 1 or more; None: all physical cores.
         host: The address to listen on.
