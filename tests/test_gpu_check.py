@@ -13,6 +13,7 @@ TOOLS = Path(__file__).parents[1] / "tools"
 sys.path.insert(0, str(TOOLS))
 
 from benchmark.artifacts import mark_current  # noqa: E402
+from gpucheck.command import parse_arguments  # noqa: E402
 from gpucheck.parity import compare  # noqa: E402
 from gpucheck.summary import lines, summarize, targets  # noqa: E402
 from support.traces import export_quickly  # noqa: E402
@@ -50,6 +51,15 @@ def test_targets_are_reached_or_not_or_not_measured():
 def test_their_best_is_not_known_before_it_was_compiled():
     parts = {name: part for name, part in PARTS.items() if "compiled" not in name}
     assert "over_transformers" not in summarize(parts)
+
+
+def test_webgpu_has_no_side_of_pytorchs():
+    options = parse_arguments(["--provider", "webgpu"])
+    assert options.dtypes == ("fp16", "int4")
+    assert "steps" in options.parts
+    assert "transformers" not in options.parts
+    options = parse_arguments(["--provider", "webgpu", "--dtypes", "int8", "--parts", "kernels"])
+    assert (options.dtypes, options.parts) == (("int8",), ("kernels",))
 
 
 def run_check(*arguments):

@@ -31,14 +31,20 @@ _REMEDIES = {
     "cuda": "pip uninstall onnxruntime, then pip install 'dia-ort[gpu]', with an NVIDIA driver",
     "coreml": "pip install 'dia-ort[cpu]' on macOS",
     "webgpu": "pip install 'dia-ort[webgpu]'",
+    "openvino": "pip install onnxruntime-ep-openvino",
 }
 _OTHERS = "install the onnxruntime that has it, in place of this one"
 
 TESTED = ("cpu", "cuda")
 """Providers that dia-ort has been run on. Any other that is here is taken with a warning."""
 _UNTESTED = {"webgpu": "dia-ort has been run on %s in software alone, on no GPU"}
-_PLUGINS = {"webgpu": "onnxruntime_ep_webgpu"}
+_PLUGINS = {"webgpu": "onnxruntime_ep_webgpu", "openvino": "onnxruntime_ep_openvino"}
 """Providers that onnxruntime loads from packages of their own, and the modules of those."""
+_NEEDS = {
+    "webgpu": "a GPU with its driver, on Linux one for Vulkan (apt install libvulkan1; "
+    "`vulkaninfo --summary` lists it), and in a container /dev/dri",
+    "openvino": "a CPU, GPU or NPU of Intel's",
+}
 _PLUGIN_VERSION = (1, 32)
 """Of onnxruntime: with older ones, Python cannot bind a plugin's memory."""
 _NO_DEVICE = "AzureExecutionProvider"  # it asks a server
@@ -220,7 +226,6 @@ def resolve_provider(name: str = "auto", options: Mapping[str, str] | None = Non
     return Provider(name, device, _OPTIONS.get(name, {}) | dict(options or {}))
 
 
-@cache
 def _load_plugin(name: str) -> None:
     """Have onnxruntime load a provider from its own package.
 
@@ -229,25 +234,30 @@ def _load_plugin(name: str) -> None:
     """
     ort, full = onnxruntime(), _full_name(name)
     if full in ort.get_available_providers():
-        return  # this onnxruntime was built with it
+        return  # this onnxruntime was built with it, or has it already
     if tuple(map(int, ort.__version__.split(".")[:2])) < _PLUGIN_VERSION:
         raise ProviderError(
             f"onnxruntime {ort.__version__} is too old for the {name} provider: "
             f"pip install -U 'onnxruntime>={_dotted(_PLUGIN_VERSION)}'."
         )
     try:
-        library = importlib.import_module(_PLUGINS[name]).get_library_path()
-        ort.register_execution_provider_library(name, library)
+        _register_plugin(name)
     except Exception as error:  # onnxruntime's own classes share no useful base
         raise ProviderError(
-            f"the {name} provider does not load: {error}. On Linux it needs the Vulkan loader "
-            "(apt install libvulkan1)."
+            f"the {name} provider does not load: {error}. It needs {_NEEDS[name]}."
         ) from error
     if not any(device.ep_name == full for device in ort.get_ep_devices()):
         raise ProviderError(
-            f"the {name} provider finds no GPU: look whether the system does, with its driver "
-            "(on Linux /sys/class/drm and `vulkaninfo --summary`); or take --provider cpu."
+            f"the {name} provider finds no device here: it needs {_NEEDS[name]}. Or take "
+            "--provider cpu."
         )
+
+
+@cache
+def _register_plugin(name: str) -> None:
+    """Once in a process: onnxruntime refuses a second time."""
+    library = importlib.import_module(_PLUGINS[name]).get_library_path()
+    onnxruntime().register_execution_provider_library(name, library)
 
 
 def parse_provider_options(entries: Iterable[str]) -> dict[str, str]:

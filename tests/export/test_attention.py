@@ -33,7 +33,7 @@ def test_it_passes_the_gate_in_standard_operators_alone(exported, dtype):
     assert {"encoder", "decoder"} < {name.partition(".")[0] for name in manifest.verification}
     for info in manifest.graphs:
         model = onnx.load(artifact.folder / info.file, load_external_data=False)
-        assert {opset.domain: opset.version for opset in model.opset_import} == {"": 23}
+        assert {opset.domain for opset in model.opset_import} == {""}
         assert {node.domain for node in model.graph.node} == {""}
 
 
@@ -48,7 +48,8 @@ def test_the_first_release_passes_it_too(tmp_path, monkeypatch):
 def test_graphs_are_declared_alike(exported):
     fused, standard = (find_artifact(exported("fp16", a).folder) for a in ("fused", "standard"))
     assert fused.manifest.attention == "fused"
-    for mine, theirs in zip(standard.manifest.graphs, fused.manifest.graphs, strict=True):
+    others = [info for info in fused.manifest.graphs if info.provider is None]
+    for mine, theirs in zip(standard.manifest.graphs, others, strict=True):
         assert (mine.file, mine.compute) == (theirs.file, theirs.compute)
         assert standard.manifest.spec(mine) == fused.manifest.spec(theirs)
     assert standard.manifest.codec_id == fused.manifest.codec_id

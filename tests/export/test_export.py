@@ -108,9 +108,17 @@ def test_weights_are_beside_the_graphs(exported, dtype):
 def test_half_precision_has_float32_twins(exported, dtype):
     manifest = find_artifact(exported(dtype).folder).manifest
     for graph in (ENCODER, DECODER):
-        computes = [info.compute for info in manifest.graphs if info.graph == graph]
-        assert computes == [HALF[dtype], "float32"]
+        infos = [info for info in manifest.graphs if info.graph == graph]
+        assert [info.compute for info in infos if not info.provider] == [HALF[dtype], "float32"]
         assert manifest.find(graph, "float32").data == manifest.find(graph, HALF[dtype]).data
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_float16_has_a_decoder_for_webgpu(exported, dtype):
+    manifest = find_artifact(exported(dtype).folder).manifest
+    found = [(info.file, info.compute, info.data) for info in manifest.graphs if info.provider]
+    wanted = [("decoder.webgpu.onnx", "float16", "decoder.onnx.data")]
+    assert found == (wanted if dtype in {"fp16", "int8", "int4"} else [])
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

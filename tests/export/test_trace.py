@@ -81,8 +81,21 @@ def test_opsets_that_onnxruntime_knows(exported):
         model = load(exported("fp32").folder, f"{name}.onnx")
         opsets = {opset.domain: opset.version for opset in model.opset_import}
         assert opsets.pop("com.microsoft", 1) == 1
-        assert opsets == {"": 23}
+        assert opsets == {"": 21 if name.startswith("dac") else 23}
         assert not model.functions
+
+
+@pytest.mark.parametrize("dtype", ["fp16", "int8", "int4"])
+def test_webgpu_is_given_no_lengths_and_no_8_bit_cache(exported, dtype):
+    graph = load(exported(dtype).folder, "decoder.webgpu.onnx").graph
+    attention = [node for node in graph.node if node.op_type == "MultiHeadAttention"]
+    assert attention
+    for node in attention:
+        assert node.input[4] == ""
+        assert node.input[5] == attention[0].input[5]  # one bias for all layers
+    assert sum(node.op_type == "GroupQueryAttention" for node in graph.node) == len(attention)
+    types = {value.name: value.type.tensor_type.elem_type for value in graph.input}
+    assert {types[n] for n in types if n.startswith("past_")} == {onnx.TensorProto.FLOAT16}
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

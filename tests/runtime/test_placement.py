@@ -52,6 +52,23 @@ def test_the_demo_has_files_for_cuda():
     assert choose_file(DEMO.manifest, DECODER, CUDA).compute == "float16"
 
 
+def test_webgpu_has_a_decoder_of_its_own():
+    webgpu = Provider("webgpu", "webgpu")
+    chosen = {graph: choose_file(DEMO.manifest, graph, webgpu) for graph in GRAPH_NAMES}
+    assert chosen[DECODER].file == "decoder.webgpu.onnx"
+    assert DEMO.manifest.cache_of(chosen[DECODER]) is None
+    for graph in (ENCODER, *CODEC):
+        assert (chosen[graph].compute, chosen[graph].provider) == ("float32", None)
+    where = {graph: place(DEMO.manifest, info, webgpu).name for graph, info in chosen.items()}
+    assert where == dict.fromkeys(GRAPH_NAMES, "webgpu") | {ENCODER: "cpu"}
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+def test_a_model_without_it_is_refused_on_webgpu(dtype):
+    with pytest.raises(ProviderError, match=r"no decoder for the webgpu .*--dtype int4"):
+        choose_file(manifest(dtype, "float32"), DECODER, Provider("webgpu"))
+
+
 @pytest.mark.parametrize("dtype", ["fp32", "int8"])
 def test_a_fused_float32_decoder_is_refused_on_cuda(dtype):
     with pytest.raises(ProviderError, match=r"--dtype fp16.*int4.*--attention standard"):

@@ -1,5 +1,6 @@
 """onnxruntime's version, and its products of 8-bit numbers."""
 
+import functools
 import importlib.machinery
 import re
 import sys
@@ -176,7 +177,7 @@ class Plugged:
         self.devices, self.fault, self.registered = devices, fault, []
 
     def get_available_providers(self):
-        return [CPU, *([WEBGPU] if self.registered else [])]
+        return [CPU, *([WEBGPU] if self.registered and WEBGPU in self.devices else [])]
 
     def get_all_providers(self):
         return [CPU, "CUDAExecutionProvider", WEBGPU]
@@ -203,9 +204,9 @@ def plugged(monkeypatch):
         monkeypatch.setattr(providers, "_PLUGINS", {"webgpu": "plugin_for_tests"})
         return ort
 
-    providers._load_plugin.cache_clear()
-    yield plug
-    providers._load_plugin.cache_clear()
+    before = providers._register_plugin
+    monkeypatch.setattr(providers, "_register_plugin", functools.cache(before.__wrapped__))
+    return plug
 
 
 def test_a_provider_of_its_own_package_is_loaded_when_it_is_taken(plugged, caplog):
@@ -213,6 +214,10 @@ def test_a_provider_of_its_own_package_is_loaded_when_it_is_taken(plugged, caplo
     assert providers.available_providers() == ["cpu", "webgpu"]
     assert resolve_provider("auto").name == "cpu"
     assert not ort.registered
+    ort.devices, devices = (CPU,), ort.devices
+    with pytest.raises(ProviderError, match="finds no device"):
+        resolve_provider("webgpu")
+    ort.devices = devices
     for _ in range(2):
         taken = resolve_provider("webgpu", {"deviceId": "1"})
     assert ort.registered == [("webgpu", "libwebgpu.so")]
@@ -227,7 +232,7 @@ def test_a_provider_of_its_own_package_is_loaded_when_it_is_taken(plugged, caplo
     [
         (Plugged(version="1.31.1"), r"1.31.1 is too old .*pip install -U 'onnxruntime>=1.32'"),
         (Plugged(fault="libvulkan.so.1: no"), r"does not load: libvulkan.so.1: no.*apt install"),
-        (Plugged(devices=(CPU,)), "finds no GPU"),
+        (Plugged(devices=(CPU,)), "finds no device here: it needs a GPU"),
     ],
 )
 def test_a_package_that_does_not_help(ort, problem, plugged):

@@ -24,6 +24,8 @@ PARTS = (
 )
 DTYPES = ("fp16", "bf16", "int4")
 KNOWN_DTYPES = (*DTYPES, "int8", "int4-32", "fp32", "fp32-standard")
+_ON_WEBGPU = ("facts", "nodes", "gate", "runtime", "steps", "speech", "codec"), ("fp16", "int4")
+"""Parts and dtypes there: PyTorch does not run on it, nor does bfloat16."""
 COUNTS = (1, 8, 16, 32, 64)
 CODEC_FRAMES = 430  # five seconds
 GREEDY_STEPS = 200
@@ -180,12 +182,16 @@ def _finish(report: dict[str, Any], path: Path | None) -> None:
 
 def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description="Check and measure dia-ort on an NVIDIA GPU, against transformers."
+        description="Check and measure dia-ort on a GPU; on NVIDIA's, against transformers."
     )
-    parser.add_argument("--provider", default="cuda", help="cpu tries the tool itself")
+    parser.add_argument(
+        "--provider", default="cuda", help="or webgpu, for any GPU; cpu tries the tool itself"
+    )
     parser.add_argument("--model", choices=(FULL, TINY), default=FULL)
-    parser.add_argument("--parts", type=_subset(PARTS), default=PARTS, help=f"of {','.join(PARTS)}")
-    parser.add_argument("--dtypes", type=_subset(KNOWN_DTYPES), default=DTYPES)
+    parser.add_argument("--parts", type=_subset(PARTS), help=f"of {','.join(PARTS)}")
+    parser.add_argument(
+        "--dtypes", type=_subset(KNOWN_DTYPES), help="default: all that the provider has"
+    )
     parser.add_argument("--counts", type=_numbers, default=COUNTS, help="utterances at once")
     parser.add_argument("--steps", type=int, default=100, help="to time")
     parser.add_argument(
@@ -199,7 +205,10 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
         default=Path(tempfile.gettempdir()) / "dia-ort-bench",
         help="where exports are kept for the next run",
     )
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    parts, dtypes = _ON_WEBGPU if options.provider == "webgpu" else (PARTS, DTYPES)
+    options.parts, options.dtypes = options.parts or parts, options.dtypes or dtypes
+    return options
 
 
 def _subset(known: tuple[str, ...]) -> Any:
