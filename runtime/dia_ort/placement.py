@@ -5,8 +5,7 @@
 | cpu | float32: it has no half-precision kernels worth running | float32 |
 | cuda | half precision: its cached attention has no float32 kernel | float32, exact |
 | coreml | see :mod:`dia_ort.coreml` | CoreML |
-| webgpu | encoder as the CPU: its attention was seen to be wrong for 32 positions and more in a \
-           call; the decoder has a graph of its own, in half precision | float32 |
+| webgpu | encoder on the CPU, in float32; a decoder of its own, in half precision | float32 |
 | others | as the CPU; onnxruntime gives them the nodes that they take | the same |
 """
 
@@ -79,7 +78,7 @@ def place(manifest: Manifest, info: GraphInfo, provider: Provider) -> Provider:
         logger.info("%s: CoreML %s: %s", info.file, where.on_coreml, where.reason)
         return provider if where.on_coreml else Provider("cpu")
     if provider.name == "webgpu" and info.graph == ENCODER:
-        return Provider("cpu")
+        return Provider("cpu")  # WebGPU's attention was seen to be wrong from 32 positions on
     return provider if info.graph == DECODER else provider.without_capture()
 
 
