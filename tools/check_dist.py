@@ -13,7 +13,7 @@ WHEEL_CONTENTS = re.compile(
     r"(dia_models|dia_export|dia_ort)/(\w+/)*(\w+\.py|py\.typed)"
     r"|dia_ort/serve/page/[\w-]+\.(html|css|js)"
     r"|dia_ort/(demo/[\w.]+\.(json|onnx|onnx\.data)|demo/voices/\w+\.voice)"
-    r"|dia_ort/(choose|move|overflow_probe)\.onnx"
+    r"|dia_ort/(choose|gather|move|overflow_probe)\.onnx"
     r"|dia_ort-[\d.]+\.dist-info/(METADATA|WHEEL|RECORD|entry_points\.txt|licenses/LICENSE)"
 )
 WHEEL_NEEDS = (
@@ -26,6 +26,7 @@ WHEEL_NEEDS = (
     "dia_ort/demo/manifest.json",
     "dia_ort/demo/voices/low.voice",
     "dia_ort/choose.onnx",
+    "dia_ort/gather.onnx",
     "dia_ort/move.onnx",
     "dia_ort/overflow_probe.onnx",
     "dia_ort/serve/page/index.html",
