@@ -16,11 +16,12 @@ longest row is as long as can be: that is fixed, too, and they divide a row by i
 neighbours.
 """
 
+import functools
 import itertools
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,6 +64,23 @@ def slot_bytes(model: ModelSpec, dtype: str, cache_dtype: str, steps: int, text:
 
 def _padded(text: int) -> int:
     return -(-text // TEXT_BLOCK) * TEXT_BLOCK
+
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def _alone(
+    method: Callable[Concatenate["DecoderBatch", P], T],
+) -> Callable[Concatenate["DecoderBatch", P], T]:
+    """A method that holds :attr:`Provider.alone`."""
+
+    @functools.wraps(method)
+    def held(self: "DecoderBatch", /, *arguments: P.args, **named: P.kwargs) -> T:
+        with self._provider.alone:
+            return method(self, *arguments, **named)
+
+    return held
 
 
 class _Graphs(threading.local):
@@ -108,6 +126,7 @@ class DecoderBatch:
         unconditional: Sequence[Value],
     ) -> None:
         self.slots = slots
+        self._provider = provider
         self._session = session
         self._model = model
 
@@ -149,6 +168,7 @@ class DecoderBatch:
         self._longest_run = None if provider.name != "webgpu" else _SHORT_RUN
         self._graphs = _Graphs()
 
+    @_alone
     def set_text(self, slot: int, cross: Sequence[Value], length: int) -> None:
         """Give a slot its script.
 
@@ -164,6 +184,7 @@ class DecoderBatch:
             buffer.put(row, value, self._text_shape(self.slots))
         self._bound = None
 
+    @_alone
     def prefill(self, slot: int, tokens: NDArray[np.int64], start: int) -> None:
         """Fill a slot's cache with steps that are known.
 
@@ -188,6 +209,7 @@ class DecoderBatch:
         shape = (*shape[:2], 1, shape[3])
         self._prefill_row(self.slots + slot, tokens, start, constant, shape, np.ones_like(length))
 
+    @_alone
     def choose(
         self, tokens: NDArray[np.int64], positions: NDArray[np.int64], params: SamplingParams
     ) -> Candidates:
@@ -210,6 +232,7 @@ class DecoderBatch:
             eos_token_id=model.eos_token_id,
         )
 
+    @_alone
     def step(self, tokens: NDArray[np.int64], positions: NDArray[np.int64]) -> NDArray[np.float32]:
         """Run one step of the first slots, with all logits.
 
@@ -252,6 +275,7 @@ class DecoderBatch:
             self._run(self._binding, number)
         numbers[shape] = number
 
+    @_alone
     def move(self, source: int, target: int) -> None:
         """Put the utterance of one slot into another, and release its own."""
         row, to = self.slots - 1 - source, self.slots - 1 - target
@@ -266,6 +290,7 @@ class DecoderBatch:
         self.release(source)
         self._bound = None
 
+    @_alone
     def release(self, slot: int) -> None:
         """Forget a slot's utterance, and give its memory back."""
         row = self.slots - 1 - slot

@@ -11,7 +11,7 @@
 
 import logging
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any
 
@@ -107,7 +107,8 @@ def open_codec(
     info = choose_file(manifest, graph, provider)
     where = place(manifest, info, provider)
     plain = Provider("cpu") if where.name == "coreml" else where
-    run = _runner(open_graph(artifact, info, plain, threads), captures=provider.captures)
+    lock = capture_lock if provider.captures else where.alone
+    run = _runner(open_graph(artifact, info, plain, threads), lock)
     if where is plain:
         return run
     folder = coreml.cache_folder()
@@ -117,14 +118,16 @@ def open_codec(
     options = {**coreml.provider_options(folder), **where.options}
     spec = coreml.static_spec(manifest.spec(info), manifest)
     session = open_session(static, spec, replace(where, options=options), threads)
-    return coreml.in_windows(run, _runner(session), graph, manifest.codec)
+    return coreml.in_windows(run, _runner(session, lock), graph, manifest.codec)
 
 
-def _runner(session: Any, *, captures: bool = False) -> Callable[[NDArray[Any]], NDArray[Any]]:
+def _runner(
+    session: Any, lock: AbstractContextManager[Any]
+) -> Callable[[NDArray[Any]], NDArray[Any]]:
     name = session.get_inputs()[0].name
 
     def run(data: NDArray[Any]) -> NDArray[Any]:
-        with capture_lock if captures else nullcontext():
+        with lock:
             result: NDArray[Any] = session.run(None, {name: data})[0]
         return result
 

@@ -10,6 +10,7 @@ import threading
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -62,6 +63,8 @@ capture_lock = threading.Lock()
 """Held while a CUDA graph is captured, and while the codec runs beside one that may be: CUDA gives
 up a capture when another thread allocates or copies."""
 
+_webgpu_lock = threading.RLock()
+
 # What onnxruntime leaves on the CPU on purpose: arithmetic with shapes.
 _SHAPE_OPERATORS = {
     *("Add", "Cast", "Concat", "Div", "Gather", "Mul", "Range"),
@@ -109,6 +112,11 @@ class Provider:
     def has_addresses(self) -> bool:
         """Whether its memory has addresses, so that parts of a tensor can be bound."""
         return self.device != "webgpu"
+
+    @property
+    def alone(self) -> AbstractContextManager[Any]:
+        """Held while it is used: WebGPU's ends the process when two threads are at it."""
+        return nullcontext() if self.has_addresses else _webgpu_lock
 
     @property
     def captures(self) -> bool:
@@ -308,7 +316,7 @@ def open_session(
         options.add_session_config_entry(_RECORD_PLACEMENT, "1")
     said = io.StringIO()  # onnxruntime falls back on the CPU, and says so on stdout
     try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(said):
+        with warnings.catch_warnings(), contextlib.redirect_stdout(said), provider.alone:
             warnings.simplefilter("ignore")  # of a provider that is not there: an error here
             session = ort.InferenceSession(str(path), options, providers=provider.chain)
     except Exception as error:  # onnxruntime's own classes share no useful base
@@ -330,11 +338,12 @@ def open_own_graph(name: str, provider: Provider) -> Any:
 
     Its steps are never captured: a replay would take the addresses of the first.
     """
-    return onnxruntime().InferenceSession(
-        str(Path(__file__).with_name(name)),
-        session_options(),
-        providers=provider.without_capture().chain,
-    )
+    with provider.alone:
+        return onnxruntime().InferenceSession(
+            str(Path(__file__).with_name(name)),
+            session_options(),
+            providers=provider.without_capture().chain,
+        )
 
 
 _RECORD_PLACEMENT = "session.record_ep_graph_assignment_info"

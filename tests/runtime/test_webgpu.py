@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from dia_ort import Dia
+from dia_ort import Dia, Engine, GenerationConfig
 from dia_ort.errors import ProviderError
 from dia_ort.providers import Provider, open_session
 
@@ -47,6 +47,14 @@ def test_steps_are_those_of_the_cpu(on_webgpu, on_cpu):
     have, want = logits(on_webgpu), logits(on_cpu)
     errors = np.sqrt(((have - want) ** 2).mean((1, 2, 3)) / (want**2).mean((1, 2, 3)))
     assert errors.max() < 0.02  # half precision throughout
+
+
+def test_an_engine_speaks_and_decodes_at_once(on_webgpu):
+    """The provider ends the process when two threads are at it."""
+    config = GenerationConfig(seed=7, max_tokens=40)
+    with Engine(on_webgpu, max_batch=2) as engine:
+        handles = [engine.submit(text, config) for text in ("[S1] yes.", "[S2] no.") * 2]
+        assert all(len(chunk.samples) for handle in handles for chunk in handle.audio())
 
 
 def test_audio_is_that_of_the_cpu(on_webgpu, on_cpu):
