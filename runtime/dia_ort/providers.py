@@ -315,8 +315,10 @@ def open_session(
     if not on_cpu:
         options.add_session_config_entry(_RECORD_PLACEMENT, "1")
     said = io.StringIO()  # onnxruntime falls back on the CPU, and says so on stdout
+    # Not for the CPU: its text encoder is opened while another thread may write audio to stdout.
+    listening = nullcontext() if on_cpu else contextlib.redirect_stdout(said)
     try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(said), provider.alone:
+        with warnings.catch_warnings(), listening, provider.alone:
             warnings.simplefilter("ignore")  # of a provider that is not there: an error here
             session = ort.InferenceSession(str(path), options, providers=provider.chain)
     except Exception as error:  # onnxruntime's own classes share no useful base

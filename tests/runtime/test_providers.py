@@ -241,6 +241,21 @@ def test_a_package_that_does_not_help(ort, problem, plugged):
         resolve_provider("webgpu")
 
 
+def test_stdout_stays_when_a_session_opens_on_the_cpu(monkeypatch):
+    """Another thread may be writing audio to it."""
+    artifact, before, during = find_artifact("demo"), sys.stdout, []
+    info = artifact.manifest.find(ENCODER, "float32")
+    real = providers.onnxruntime().InferenceSession
+
+    def session(*arguments, **named):
+        during.append(sys.stdout)
+        return real(*arguments, **named)
+
+    monkeypatch.setattr(providers.onnxruntime(), "InferenceSession", session)
+    open_session(artifact.folder / info.file, artifact.manifest.spec(info), Provider("cpu"), None)
+    assert during == [before]
+
+
 def test_without_its_package(monkeypatch):
     monkeypatch.setattr(providers, "_PLUGINS", {"webgpu": "not_installed_anywhere"})
     if "webgpu" in providers.available_providers():
