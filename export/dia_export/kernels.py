@@ -109,13 +109,13 @@ class OnnxKernels(Kernels):
         )
 
     def unconditional_values(self, values: Tensor, rows: int, steps: int) -> Sequence[Tensor]:
-        """Repeated once, and split."""
+        """Repeated once, and split by width: a prompt has none of these rows to be split."""
         layers, width = values.shape
-        repeated = values[:, None, None].expand(layers, rows, steps, width).flatten(0, 1)
+        repeated = values.flatten().expand(rows, steps, layers * width)
         parts: Sequence[Tensor] = symbolic_multi_out(
             "Split",
             (repeated,),
-            {"axis": 0, "num_outputs": layers},
+            {"axis": -1, "num_outputs": layers},
             dtypes=[values.dtype] * layers,
             shapes=[(rows, steps, width)] * layers,
         )
