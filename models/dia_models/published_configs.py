@@ -132,6 +132,9 @@ def _read_nested(top: StrictReader) -> DiaConfig:
     model.expect("rope_min_timescale", 1)
     data.expect("text_pad_value", 0)
     encoder, decoder = model.section("encoder"), model.section("decoder")
+    for section in (encoder, decoder):  # what the first code saved, with the only values it had
+        section.expect("mlp_activations", ["silu", "linear"])
+        section.expect("use_pre_norm", False)
     shared: dict[str, Any] = {
         "norm_eps": model.number("normalization_layer_epsilon", _NORM_EPS),
         "rope_theta": model.number("rope_max_timescale", _ROPE_THETA),

@@ -162,6 +162,15 @@ def test_first_release_rounds_its_lengths_up():
     assert DiaConfig.from_dict(values).encoder.max_positions == 1024
 
 
+def test_what_the_first_code_saved_besides_is_read():
+    kind, values, expected = FORMATS["first release"]
+    saved = values()
+    for section in ("encoder", "decoder"):
+        put(saved, f"model.{section}.mlp_activations", ["silu", "linear"])
+        put(saved, f"model.{section}.use_pre_norm", False)
+    assert kind.from_dict(saved) == expected
+
+
 def test_all_missing_and_unknown_keys_are_named():
     values = published_dia()
     del values["encoder_config"]["hidden_size"], values["decoder_config"]["vocab_size"]
@@ -203,6 +212,8 @@ def test_a_missing_section_is_named_once():
         ("first release", "model.rope_min_timescale", 2),
         ("first release", "data.text_pad_value", 1),
         ("first release", "model.encoder", 7),
+        ("first release", "model.encoder.mlp_activations", ["gelu", "linear"]),
+        ("first release", "model.decoder.use_pre_norm", True),
         ("transformers DAC", "hop_length", 320),
         ("transformers DAC", "model_type", "encodec"),
         ("descript", "codebook_dim", [8, 8, 4]),
