@@ -9,6 +9,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -311,6 +312,11 @@ class Exporter:
                 )
             )
 
+    @cached_property
+    def _cache_scales(self) -> list[tuple[Tensor, Tensor]]:
+        """Of the 8-bit cache, in all graphs that have one."""
+        return calibrate_cache(self._dia.config, self._dia.weights)
+
     def write_graph(
         self,
         graph: GraphName,
@@ -338,7 +344,7 @@ class Exporter:
         module = _in_dtype(module, compute)
         spec = self._spec(graph, compute, provider)
         if any(tensor.dtype == "int8" for tensor in spec.inputs):
-            set_cache_scales(module, calibrate_cache(self._dia.config, self._dia.weights))
+            set_cache_scales(module, self._cache_scales)
         model = trace(spec, module, hop_length=self._codec.hop_length)
         self._progress(f"{path.name}: trace", 1, 1)
         is_codec = graph in (DAC_DECODER, DAC_ENCODER)
@@ -427,7 +433,7 @@ def _in_dtype(module: nn.Module, dtype: str) -> nn.Module:
     """The module with its (unfilled) matrices in ``dtype``; vectors stay float32."""
     for parameter in module.parameters():
         if parameter.ndim > 1:
-            parameter.data = parameter.data.to(getattr(torch, dtype))
+            parameter.data = torch.empty_like(parameter, dtype=getattr(torch, dtype))
     return module
 
 
