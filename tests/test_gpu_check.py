@@ -13,7 +13,7 @@ TOOLS = Path(__file__).parents[1] / "tools"
 sys.path.insert(0, str(TOOLS))
 
 from benchmark.artifacts import mark_current  # noqa: E402
-from gpucheck.command import parse_arguments  # noqa: E402
+from gpucheck.command import find_obstacle, parse_arguments  # noqa: E402
 from gpucheck.parity import compare  # noqa: E402
 from gpucheck.summary import lines, summarize, targets  # noqa: E402
 from support.traces import export_quickly  # noqa: E402
@@ -101,6 +101,7 @@ def test_a_small_check_on_the_cpu(tmp_path, artifacts):
     assert found["parts"]["steps fp32, round 2"].keys() & {"1", "2"} == {"1"}
     assert found["parts"]["kernels fp32"]["launches"] == 0  # it looks at the GPU alone
     assert found["parts"]["runtime fp32"]["passes"]
+    assert found["parts"]["runtime fp32"]["choice"] == 0  # NumPy's, here
     assert found["parts"]["codec as it is"]["max_error"] < 1e-4
     parity = found["parts"]["parity fp32"]
     assert parity["dtype"] == "float32"
@@ -109,6 +110,11 @@ def test_a_small_check_on_the_cpu(tmp_path, artifacts):
     assert found["parts"]["facts"]["auto"] in {"cpu", "cuda"}
     assert "64 utterances, x real time each: at least 1; None: not measured" in done.stdout
     assert done.stdout.strip().splitlines() == "\n".join(lines(found)).strip().splitlines()
+
+
+def test_a_provider_that_is_not_there_ends_it_at_once():
+    assert find_obstacle("cpu") is None
+    assert "quantum" in find_obstacle("quantum")
 
 
 def test_a_part_that_fails_is_reported_and_the_rest_goes_on(tmp_path, artifacts):

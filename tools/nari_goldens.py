@@ -1,4 +1,4 @@
-"""Record what nari-labs' own code generates, for tests/test_nari_parity.py.
+"""Record what nari-labs' own code generates, for tests/export/test_nari_parity.py.
 
 nari-labs' code is on no package index and pins an old torch, so the tests cannot install it.
 A maintainer runs this once against two local clones of https://github.com/nari-labs/dia, the last

@@ -30,7 +30,7 @@ from dia_models.checkpoint import DacCheckpoint, DiaCheckpoint, Weight
 from dia_models.dac import DacDecoder, DacEncoder
 from dia_models.dia import Decoder, TextEncoder, load_weights
 from dia_ort.graphs import DAC_DECODER, DAC_ENCODER, DECODER, ENCODER, GraphSpec
-from dia_ort.providers import TENSOR_TYPES, Provider, session_options
+from dia_ort.providers import CPU, TENSOR_TYPES, Provider, open_session, session_options
 from dia_ort.text import encode_text
 
 _SCRIPT = "[S1] yes. [S2] no. "
@@ -236,9 +236,10 @@ def check_graph(
         GateError: onnxruntime cannot load it, or run it.
     """
     with _gate_errors(path):
-        session = ort.InferenceSession(
-            str(path), session_options(), providers=(provider or Provider("cpu")).chain
-        )
+        if provider is None:
+            session = ort.InferenceSession(str(path), session_options(), providers=[CPU])
+        else:  # as users have it: never quietly on the CPU
+            session = open_session(path, spec, provider, None)
     check_interface(path, spec, session)
     with _gate_errors(path):
         outputs = [_run(session, spec, case) for case in cases]

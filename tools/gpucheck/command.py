@@ -6,6 +6,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,6 +15,9 @@ from typing import Any
 from benchmark.apart import run_apart
 from benchmark.artifacts import ensure_artifact
 from benchmark.settings import FULL, TINY
+from dia_ort.cuda import find_problem
+from dia_ort.errors import DiaError
+from dia_ort.providers import onnxruntime, resolve_provider
 from gpucheck.codec import VARIANTS
 from gpucheck.ours import Setup, decoder_bytes
 from gpucheck.summary import COMPILED, lines, summarize, targets
@@ -33,7 +37,7 @@ GREEDY_STEPS = 200
 _CAPTURED = {"enable_cuda_graph": "1"}
 OTHER_KERNELS = {
     "products chosen by timing": ({"ORT_CUDA_GEMM_AUTO_TUNE": "1"}, KNOWN_DTYPES),
-    "self-attention by cuDNN": ({"ORT_ENABLE_XQA": "0"}, KNOWN_DTYPES),
+    "self-attention by cuDNN": ({"ORT_ENABLE_XQA": "0"}, ("fp16", "bf16")),
     "products by fpA_intB": ({"ORT_FPA_INTB_GEMM": "1"}, ("int4-32",)),
 }
 """onnxruntime's other kernels for a step: the environment that chooses them, and for which dtypes.
@@ -49,9 +53,20 @@ Call = tuple[str, str, str, tuple[object, ...]]
 
 def main() -> None:
     options = parse_arguments(sys.argv[1:])
+    if problem := find_obstacle(options.provider):
+        sys.exit(f"nothing can be checked: {problem}")
     report = check(options)
     print("\n".join(lines(report)))
     sys.exit(1 if report["failures"] else 0)
+
+
+def find_obstacle(provider: str) -> str | None:
+    """Why a provider cannot start, said before minutes of exports; None if nothing shows."""
+    try:
+        resolve_provider(provider)
+    except DiaError as error:
+        return str(error)
+    return find_problem(onnxruntime()) if provider == "cuda" else None
 
 
 def check(options: argparse.Namespace) -> dict[str, Any]:
@@ -64,14 +79,9 @@ def check(options: argparse.Namespace) -> dict[str, Any]:
         "parts": {},
         "failures": {},
     }
-    folders = {}
-    for dtype in options.dtypes:
-        print(f"export {options.model} {dtype}", file=sys.stderr, flush=True)
-        # Not calibrated: that takes minutes, and makes no step faster.
-        folders[dtype], _ = ensure_artifact(
-            options.artifacts, options.model, dtype, calibrate=False
-        )
-        size = decoder_bytes(folders[dtype], options.provider)
+    folders = export_all(options)
+    for dtype, folder in folders.items():
+        size = decoder_bytes(folder, options.provider)
         report["parts"][f"decoder bytes {dtype}"] = {"bytes": size}
     for part, name, function, arguments in plan(options, folders):
         if part not in options.parts:
@@ -91,6 +101,18 @@ def check(options: argparse.Namespace) -> dict[str, Any]:
         _finish(report, options.json)
     _finish(report, options.json)
     return report
+
+
+def export_all(options: argparse.Namespace) -> dict[str, Path]:
+    """The models to check by dtype, exported side by side in processes of their own."""
+
+    def export(dtype: str) -> Path:
+        print(f"export {options.model} {dtype}", file=sys.stderr, flush=True)
+        # Not calibrated: that takes minutes, and makes no step faster.
+        return ensure_artifact(options.artifacts, options.model, dtype, calibrate=False)[0]
+
+    with ThreadPoolExecutor(3) as threads:
+        return dict(zip(options.dtypes, threads.map(export, options.dtypes), strict=True))
 
 
 def plan(options: argparse.Namespace, folders: dict[str, Path]) -> Iterator[Call]:

@@ -87,7 +87,7 @@ def compare(have: Grid, have_logits: Logits, want: Grid, want_logits: Logits) ->
 def speak_ours(setup: Setup, folder: Path, steps: int, path: Path) -> dict[str, Any]:
     """dia-ort's side, into a file."""
     dia = setup.load(folder)
-    speak_greedily(dia.open_decoder(1), dia.encode_text, dia.manifest.model, steps, path)
+    speak_greedily(dia.open_decoder(1), dia.encode_tokens, dia.manifest.model, steps, path)
     return {}
 
 

@@ -17,9 +17,13 @@ from numpy.typing import NDArray
 from benchmark.artifacts import is_current, mark_current
 from dia_export.exporter import open_sources
 from dia_export.verify import TOLERANCES, Reference, guided, kl_divergence, shared_candidates
-from dia_ort import Dia
+from dia_ort import Dia, GenerationConfig
 from dia_ort.graphs import DECODER, ENCODER
+from dia_ort.sampling import SamplingParams, choose
 from gpucheck.ours import Setup
+
+_CHOICE_ERROR = 1e-3
+"""Guided logits are some 10 large, and float32's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +48,16 @@ def gate(setup: Setup, folder: Path, model: str) -> dict[str, Any]:
 
     Returns:
         ``error``, ``kl`` and ``overlap``, as the gate has them, over the steps after the prefill;
-        ``allowed``: its limits for the dtype; ``passes``.
+        ``choice``: the largest difference of the candidates' guided logits from NumPy's choice of
+        the same logits; ``allowed``: the gate's limits for the dtype; ``passes``.
     """
     dia = setup.load(folder)
-    errors, kls, overlaps = [], [], []
+    errors, kls, overlaps, choices = [], [], [], []
     for case in _kept_cases(folder.parent / f"{model}-cases", model):
         want = torch.from_numpy(case.logits[:, case.prefill :])
-        have = torch.from_numpy(_run(dia, case))
+        logits, choice = _run(dia, case)
+        have = torch.from_numpy(logits)
+        choices.append(choice)
         errors.append(float(((have - want).square().mean() / want.square().mean()).sqrt()))
         kls.append(kl_divergence(want, have).flatten())
         overlaps.append(shared_candidates(guided(want), guided(have)).flatten())
@@ -58,12 +65,14 @@ def gate(setup: Setup, folder: Path, model: str) -> dict[str, Any]:
         "error": max(errors) if np.isfinite(errors).all() else float("nan"),
         "kl": float(torch.cat(kls).mean()),
         "overlap": float(torch.cat(overlaps).mean()),
+        "choice": max(choices),
     }
     limits = TOLERANCES[dia.manifest.dtype]
     passes = (
         figures["error"] <= limits.error
         and figures["kl"] <= limits.kl
         and figures["overlap"] >= limits.overlap
+        and figures["choice"] <= _CHOICE_ERROR
     )
     return {**figures, "allowed": asdict(limits), "passes": passes}
 
@@ -93,15 +102,25 @@ def _cases(model: str) -> Iterator[_Spoken]:
         yield _Spoken(scripts, case.inputs["tokens"][:count], case.prefill, case.outputs["logits"])
 
 
-def _run(dia: Dia, case: _Spoken) -> NDArray[np.float32]:
-    """Logits of the steps after the prefill, shaped as the case has them."""
+def _run(dia: Dia, case: _Spoken) -> tuple[NDArray[np.float32], float]:
+    """Logits of the steps after the prefill, shaped as the case has them; and ``choice``."""
     decoder = dia.open_decoder(len(case.scripts))
     for slot, script in enumerate(case.scripts):
-        decoder.set_text(slot, dia.encode_text(script), len(script))
+        decoder.set_text(slot, dia.encode_tokens(script), len(script))
         decoder.prefill(slot, case.tokens[slot, : case.prefill], 0)
-    logits = []
+    logits, model, choice = [], dia.manifest.model, 0.0
+    params = SamplingParams.stack([GenerationConfig()] * len(case.scripts))
     for position in range(case.prefill, case.tokens.shape[1]):
-        positions = np.full(len(case.scripts), position)
-        paired = decoder.step(case.tokens[:, position], positions)
+        step = case.tokens[:, position], np.full(len(case.scripts), position)
+        paired = decoder.step(*step).copy()
         logits.append(np.concatenate([paired[:, 0], paired[:, 1]]))
-    return np.stack(logits, axis=1)
+        chosen = decoder.choose(*step, params)  # the same step once more
+        want = choose(
+            *(paired[:, 0], paired[:, 1], params),
+            release=model.release,
+            eos_token_id=model.eos_token_id,
+        )
+        own = np.take_along_axis(paired[:, 0], chosen.tokens, axis=-1)
+        for have, wanted in ((chosen.guided, want.guided), (chosen.cond, own)):
+            choice = max(choice, float(np.abs(have - wanted).max()))
+    return np.stack(logits, axis=1), choice
