@@ -2,10 +2,11 @@
 
 import hashlib
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from dia_ort.errors import ArtifactError, ArtifactNotFoundError
+from dia_ort.errors import ArtifactError, ArtifactNotFoundError, warn_caller
 from dia_ort.manifest import MANIFEST_NAME, Manifest, read_manifest
 
 DEMO = "demo"
@@ -62,6 +63,15 @@ def list_artifacts() -> list[Artifact]:
     return artifacts
 
 
+def broken_models() -> Iterator[str]:
+    """What is wrong with the models that :func:`list_artifacts` leaves out."""
+    for path in sorted(models_folder().glob(f"[!.]*/{MANIFEST_NAME}")):
+        try:
+            read_manifest(path.parent)
+        except ArtifactError as error:
+            yield str(error)
+
+
 def find_artifact(
     model: str | os.PathLike[str] | None = None, revision: str | None = None
 ) -> Artifact:
@@ -69,14 +79,18 @@ def find_artifact(
 
     Args:
         model: A folder; a name under :func:`models_folder`; ``"demo"``; a Hugging Face Hub id of
-            an exported model; or None for the newest exported model, the demo if there is none.
+            an exported model; or None for the newest exported model, the demo if there is none,
+            with a warning of each whose manifest does not read.
         revision: Of a hub id.
 
     Raises:
-        ArtifactNotFoundError: There is no such model; the message lists those there are.
+        ArtifactNotFoundError: There is no such model (the message lists those there are), or a
+            revision is given for another than a hub id.
         ArtifactError: Its manifest or its files are not what they must be.
     """
     if model is None:
+        for message in broken_models():
+            warn_caller(message)
         artifact = next(iter(list_artifacts()), None)
         if artifact is None:
             raise ArtifactNotFoundError(
@@ -109,6 +123,23 @@ def check_sizes(artifact: Artifact) -> None:
                 f"{path} has {size} bytes, not {info.size}: it was cut short or replaced. Export "
                 "(or download) the model again."
             )
+
+
+def check_unchanged(artifact: Artifact) -> None:
+    """Hold a model that was loaded against what is in its folder now.
+
+    Raises:
+        ArtifactError: It was exported again, or removed.
+    """
+    try:
+        if read_manifest(artifact.folder) == artifact.manifest:
+            return
+    except (ArtifactError, ArtifactNotFoundError):
+        pass
+    raise ArtifactError(
+        f"the model in {artifact.folder} was exported again, or removed, since it was loaded: load "
+        "it again."
+    )
 
 
 def hash_file(path: Path) -> str:
@@ -148,6 +179,23 @@ def _demo_folder() -> Path:
 
 def _locate(model: str | os.PathLike[str], revision: str | None) -> tuple[str, Path]:
     text = os.fspath(model)
+    if found := _locate_here(text):
+        if revision is not None:
+            raise ArtifactNotFoundError(
+                f"revision is {revision!r}, and {text!r} is a model here: only those on the "
+                "Hugging Face Hub have revisions. Leave it out."
+            )
+        return found
+    if text.count("/") == 1 and not text.startswith((".", "/", "~")):
+        return text, _download(text, revision)
+    names = ", ".join(a.name for a in list_artifacts())
+    raise ArtifactNotFoundError(
+        f"there is no model {text!r}: it is no folder, and the models here are {names}. "
+        "Make one with `dia-export`."
+    )
+
+
+def _locate_here(text: str) -> tuple[str, Path] | None:
     folder = _folder(text)
     if folder is not None and (folder / MANIFEST_NAME).is_file():
         return folder.resolve().name, folder
@@ -158,13 +206,7 @@ def _locate(model: str | os.PathLike[str], revision: str | None) -> tuple[str, P
         return text, named
     if folder is not None:  # of no model, which reading it will say
         return folder.resolve().name, folder
-    if text.count("/") == 1 and not text.startswith((".", "/", "~")):
-        return text, _download(text, revision)
-    names = ", ".join(a.name for a in list_artifacts())
-    raise ArtifactNotFoundError(
-        f"there is no model {text!r}: it is no folder, and the models here are {names}. "
-        "Make one with `dia-export`."
-    )
+    return None
 
 
 def _folder(path: str | Path) -> Path | None:

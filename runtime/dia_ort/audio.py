@@ -291,13 +291,15 @@ def _encode(samples: NDArray[Any], sample_rate: int, file_format: _FileFormat) -
 def _read_file(path: Path) -> bytes:
     try:
         return path.read_bytes()
-    except OSError as error:
-        raise AudioFileError(f"cannot read the audio file {path}: {error.strerror}") from error
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise AudioFileError(f"cannot read the audio file {path}: {reason}") from error
 
 
 def _write_file(path: Path, content: bytes) -> None:
     try:
         write_file(path, content)
-    except OSError as error:
+    except (OSError, ValueError) as error:  # as above
+        reason = error.strerror if isinstance(error, OSError) else error
         missing = "" if path.parent.exists() else f": make the folder {path.parent} first"
-        raise AudioFileError(f"cannot write {path} ({error.strerror}){missing}") from error
+        raise AudioFileError(f"cannot write {path} ({reason}){missing}") from error

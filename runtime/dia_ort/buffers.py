@@ -35,6 +35,9 @@ Value = Any
 """A tensor that is put into a buffer: a NumPy array, or an OrtValue, which may be on the device."""
 
 Shape = tuple[int, ...]
+Place = tuple[str, int]
+"""A device as :attr:`Provider.place` has it, or the host."""
+_HOST: Place = "cpu", 0
 
 
 class State(Protocol):
@@ -53,8 +56,8 @@ class State(Protocol):
     def move(self, source: int, target: int, positions: int, shape: Shape | None = None) -> None:
         """Copy at least so many positions of each head of a row to another row."""
 
-    def forget(self, row: int | None = None, shape: Shape | None = None) -> None:
-        """Give back the memory of a row, or all, where the system can; its values are lost."""
+    def forget(self, row: int, shape: Shape | None = None) -> None:
+        """Give back the memory of a row, where the system can; its values are lost."""
 
 
 class Buffer(State, Protocol):
@@ -69,8 +72,8 @@ class Buffer(State, Protocol):
     def put(self, row: int, value: Value, shape: Shape | None = None) -> None:
         """Write a value, (1, heads, positions, width), at the beginning of each head of a row."""
 
-    def reshape(self, rows: Sequence[int], before: Shape, after: Shape) -> None:
-        """Keep the values of some rows while the positions of all, the third axis, change."""
+    def reshape(self, lengths: Sequence[int], before: Shape, after: Shape) -> None:
+        """Keep at least so many positions of each row while the third axis, positions, changes."""
 
     def upload(self) -> None:
         """Let the device have what is in :attr:`host`."""
@@ -91,7 +94,13 @@ class HostBuffer:
         self._shape, self._type = shape, _element_type(dtype)
         host_type = _host_type(dtype)
         self._itemsize = host_type.itemsize
-        self._memory = mmap.mmap(-1, math.prod(shape) * self._itemsize, **_PRIVATE)
+        try:
+            self._memory = mmap.mmap(-1, math.prod(shape) * self._itemsize, **_PRIVATE)
+        except (OSError, OverflowError) as error:
+            raise ProviderError(
+                f"the system has no memory for a tensor of the shape {shape}: run fewer utterances "
+                f"at once (max_batch). ({error})"
+            ) from error
         if hasattr(mmap, "MADV_NOHUGEPAGE"):  # or the first step would take 2 MB for each head
             self._memory.madvise(mmap.MADV_NOHUGEPAGE)
         self.host: NDArray[Any] = np.frombuffer(self._memory, host_type).reshape(shape)
@@ -114,28 +123,39 @@ class HostBuffer:
 
     def move(self, source: int, target: int, positions: int, shape: Shape | None = None) -> None:
         """As :class:`Buffer` has it."""
+        self.forget(target, shape)  # of what was longer
         view = self._view(shape)
         view[target, :, :positions] = view[source, :, :positions]
 
-    def reshape(self, rows: Sequence[int], before: Shape, after: Shape) -> None:
-        """As :class:`Buffer` has it."""
-        kept = min(before[2], after[2])
-        values = self._view(before)[list(rows), :, :kept]  # a copy
-        self.forget()  # the memory of the rows as they lay before
-        self._view(after)[list(rows), :, :kept] = values
+    def reshape(self, lengths: Sequence[int], before: Shape, after: Shape) -> None:
+        """As :class:`Buffer` has it: in place, head by head; what lies between is given back."""
+        source, target = self._view(before), self._view(after)
+        heads = list(np.ndindex(*before[:2]))
+        kept = [min(lengths[row], before[2], after[2]) for row, _ in heads]
+        moves = list(zip(heads, kept, strict=True))
+        for head, count in moves if after[2] < before[2] else reversed(moves):
+            target[head][:count] = source[head][:count]  # over none that is yet to be moved
+        position, end = math.prod(after[3:]) * self._itemsize, 0
+        for index, count in enumerate(kept):
+            if count:
+                start = index * after[2] * position
+                self._give_back(end, start)
+                end = start + count * position
+        self._give_back(end, self.host.nbytes)
 
-    def forget(self, row: int | None = None, shape: Shape | None = None) -> None:
+    def forget(self, row: int, shape: Shape | None = None) -> None:
         """As :class:`Buffer` has it."""
-        if not hasattr(mmap, "MADV_DONTNEED"):
-            return
-        if row is None:
-            self._memory.madvise(mmap.MADV_DONTNEED)
-            return
         size = math.prod((shape or self._shape)[1:]) * self._itemsize
-        start = -(-row * size // mmap.PAGESIZE) * mmap.PAGESIZE
-        stop = (row + 1) * size // mmap.PAGESIZE * mmap.PAGESIZE
-        if start < stop:
-            self._memory.madvise(mmap.MADV_DONTNEED, start, stop - start)
+        self._give_back(row * size, (row + 1) * size)
+
+    def _give_back(self, start: int, stop: int) -> None:
+        """Give back the pages within some bytes, and make zeros of the rest (no NaN may stay)."""
+        first = min(-(-start // mmap.PAGESIZE) * mmap.PAGESIZE, stop)
+        last = max(stop // mmap.PAGESIZE * mmap.PAGESIZE, first)
+        content = self.host.reshape(-1).view(np.uint8)
+        content[start:first] = content[last:stop] = 0
+        if first < last and hasattr(mmap, "MADV_DONTNEED"):
+            self._memory.madvise(mmap.MADV_DONTNEED, first, last - first)
 
     def upload(self) -> None:
         """Nothing: the host is where the tensor is."""
@@ -150,7 +170,7 @@ class HostBuffer:
     def _part(self, row: int, rows: int, shape: Shape | None) -> tuple[Any, ...]:
         axes = (shape or self._shape)[1:]
         pointer = self.host.ctypes.data + row * math.prod(axes) * self._itemsize
-        return "cpu", 0, self._type, (rows, *axes), pointer
+        return *_HOST, self._type, (rows, *axes), pointer
 
 
 class DeviceBuffer:
@@ -168,13 +188,11 @@ class DeviceBuffer:
     def __init__(self, shape: Shape, dtype: str, mover: "Mover", *, staged: bool = False) -> None:
         self._shape, self._type, self._mover = shape, _element_type(dtype), mover
         self._itemsize = _host_type(dtype).itemsize
-        self._value = reserve(shape, self._type, mover.device)
+        self._value = reserve(shape, self._type, mover.place)
         self._pointer = self._value.data_ptr()
         if staged:
             self.host = np.zeros(shape, dtype)
-        # What was never written is multiplied by a weight of zero, which NaN would survive.
-        words = math.prod(shape) * self._itemsize // _WORD
-        mover.copy(np.zeros(1, np.float32).ctypes.data, "cpu", 1, 1, self._pointer, words)
+        self._clear(0, shape)
 
     def bind_input(
         self, binding: Any, name: str, row: int, rows: int, shape: Shape | None = None
@@ -191,33 +209,34 @@ class DeviceBuffer:
     def put(self, row: int, value: Value, shape: Shape | None = None) -> None:
         """As :class:`Buffer` has it."""
         _, heads, positions, width = shape or self._shape
-        device, pointer, kept = "cpu", 0, value.shape
+        place, pointer, kept = _HOST, 0, value.shape
         if isinstance(value, np.ndarray):
             value = np.ascontiguousarray(value)
             pointer = value.ctypes.data
         else:
-            device, pointer, kept = self._mover.device, value.data_ptr(), tuple(value.shape())
+            place, pointer, kept = self._mover.place, value.data_ptr(), tuple(value.shape())
         source, target = self._words(kept[2] * width), self._words(positions * width)
         at = self._at(row, (heads, positions, width))
-        self._mover.copy(pointer, device, heads, source, at, target)
+        self._mover.copy(pointer, place, heads, source, at, target)
 
-    def move(self, source: int, target: int, positions: int, shape: Shape | None = None) -> None:  # noqa: ARG002 - a whole row is one copy
+    def move(self, source: int, target: int, positions: int, shape: Shape | None = None) -> None:
         """As :class:`Buffer` has it."""
         axes = (shape or self._shape)[1:]
         words = self._words(math.prod(axes))
-        device = self._mover.device
-        self._mover.copy(self._at(source, axes), device, 1, words, self._at(target, axes), words)
+        place = self._mover.place
+        self._mover.copy(self._at(source, axes), place, 1, words, self._at(target, axes), words)
 
-    def reshape(self, rows: Sequence[int], before: Shape, after: Shape) -> None:  # noqa: ARG002 - all at once
+    def reshape(self, lengths: Sequence[int], before: Shape, after: Shape) -> None:
         """As :class:`Buffer` has it."""
         heads = before[0] * before[1]
         source, target = (self._words(math.prod(shape[2:])) for shape in (before, after))
-        device, scratch = self._mover.device, self._mover.scratch(heads * target)
-        self._mover.copy(self._pointer, device, heads, source, scratch, target)
-        self._mover.copy(scratch, device, heads, target, self._pointer, target)
+        place, scratch = self._mover.place, self._mover.scratch(heads * target)
+        self._mover.copy(self._pointer, place, heads, source, scratch, target)
+        self._mover.copy(scratch, place, heads, target, self._pointer, target)
 
-    def forget(self, row: int | None = None, shape: Shape | None = None) -> None:
-        """Nothing: a device's memory is not given back in pages."""
+    def forget(self, row: int, shape: Shape | None = None) -> None:
+        """Make a row zeros: a device's memory is not given back in pages."""
+        self._clear(row, (1, *(shape or self._shape)[1:]))
 
     def upload(self) -> None:
         """As :class:`Buffer` has it."""
@@ -231,7 +250,12 @@ class DeviceBuffer:
 
     def _part(self, row: int, rows: int, shape: Shape | None) -> tuple[Any, ...]:
         axes = (shape or self._shape)[1:]
-        return self._mover.device, 0, self._type, (rows, *axes), self._at(row, axes)
+        return *self._mover.place, self._type, (rows, *axes), self._at(row, axes)
+
+    def _clear(self, row: int, shape: Shape) -> None:
+        """Make rows zeros: what nobody wrote has a weight of zero, which NaN would survive."""
+        words, zero = self._words(math.prod(shape)), np.zeros(1, np.float32)
+        self._mover.copy(zero.ctypes.data, _HOST, 1, 1, self._at(row, shape[1:]), words)
 
     def _at(self, row: int, axes: Shape) -> int:
         pointer: int = self._pointer + row * math.prod(axes) * self._itemsize
@@ -252,7 +276,7 @@ class Mover:
     """
 
     def __init__(self, provider: Provider) -> None:
-        self.device = provider.device
+        self.place = provider.place
         self._session = open_own_graph("move.onnx", provider)
         self._binding = self._session.io_binding()
         self._scratch: tuple[int, Any] = (0, None)
@@ -261,18 +285,18 @@ class Mover:
         """The address of so many words on the device, whose content is anybody's."""
         if self._scratch[0] < words:
             self._scratch = 0, None  # given back before more is taken
-            self._scratch = words, reserve((words,), np.float32, self.device)
+            self._scratch = words, reserve((words,), np.float32, self.place)
         address: int = self._scratch[1].data_ptr()
         return address
 
     def copy(
-        self, source: int, place: str, rows: int, words: int, target: int, target_words: int
+        self, source: int, place: Place, rows: int, words: int, target: int, target_words: int
     ) -> None:
         """Copy rows of so many words to the device, where they may be shorter, or end in zeros.
 
         Args:
             source: Address.
-            place: Where that is: ``"cpu"``, or the device.
+            place: Where that is: the host, or the device.
             rows: How many.
             words: Of a row, at the source.
             target: Address on the device. Not within the source.
@@ -280,22 +304,22 @@ class Mover:
         """
         self._run(
             (place, source, (rows, words)),
-            (self.device, target, (rows, target_words)),
+            (self.place, target, (rows, target_words)),
         )
 
     def fetch(self, source: int, words: int, target: int) -> None:
         """Copy words from the device to an address on the host."""
-        self._run((self.device, source, (1, words)), ("cpu", target, (1, words)))
+        self._run((self.place, source, (1, words)), (_HOST, target, (1, words)))
 
-    def _run(self, source: tuple[str, int, Shape], target: tuple[str, int, Shape]) -> None:
+    def _run(self, source: tuple[Place, int, Shape], target: tuple[Place, int, Shape]) -> None:
         (place, pointer, shape), (target_place, target_pointer, target_shape) = source, target
         kept = np.array([min(shape[1], target_shape[1])])
         pads = np.array([0, 0, 0, max(target_shape[1] - shape[1], 0)])
         binding = self._binding
-        binding.bind_input("source", place, 0, np.float32, shape, pointer)
+        binding.bind_input("source", *place, np.float32, shape, pointer)
         binding.bind_cpu_input("kept", kept)
         binding.bind_cpu_input("pads", pads)
-        binding.bind_output("target", target_place, 0, np.float32, target_shape, target_pointer)
+        binding.bind_output("target", *target_place, np.float32, target_shape, target_pointer)
         self._session.run_with_iobinding(binding)
 
 
@@ -305,12 +329,12 @@ class UploadedBuffer(HostBuffer):
     Args:
         shape: Its largest.
         dtype: NumPy's name.
-        device: As onnxruntime names it.
+        place: The device.
     """
 
-    def __init__(self, shape: Shape, dtype: str, device: str) -> None:
+    def __init__(self, shape: Shape, dtype: str, place: Place) -> None:
         super().__init__(shape, dtype)
-        self._device = device
+        self._place = place
 
     def bind_input(
         self, binding: Any, name: str, row: int, rows: int, shape: Shape | None = None
@@ -319,7 +343,7 @@ class UploadedBuffer(HostBuffer):
         axes = (shape or self._shape)[1:]
         first, size = row * math.prod(axes), rows * math.prod(axes)
         values = self.host.reshape(-1)[first : first + size].reshape(rows, *axes)
-        value = onnxruntime().OrtValue.ortvalue_from_numpy(values, self._device, 0)
+        value = onnxruntime().OrtValue.ortvalue_from_numpy(values, *self._place)
         binding.bind_ortvalue_input(name, value)
 
 
@@ -340,37 +364,26 @@ class OpaqueState:
         self._places: dict[int, tuple[Any, int]] = {}  # of each row: a tensor, and its row there
 
     def bind_input(
-        self,
-        binding: Any,
-        name: str,
-        row: int,
-        rows: int,
-        shape: Shape | None = None,  # noqa: ARG002 - always the largest
+        self, binding: Any, name: str, row: int, rows: int, shape: Shape | None = None
     ) -> None:
         """As :class:`State` has it."""
         binding.bind_ortvalue_input(name, self._together(row, rows))
 
     def bind_output(
-        self,
-        binding: Any,
-        name: str,
-        row: int,
-        rows: int,
-        shape: Shape | None = None,  # noqa: ARG002 - always the largest
+        self, binding: Any, name: str, row: int, rows: int, shape: Shape | None = None
     ) -> None:
         """As :class:`State` has it."""
         binding.bind_ortvalue_output(name, self._together(row, rows))
 
-    def move(self, source: int, target: int, positions: int, shape: Shape | None = None) -> None:  # noqa: ARG002 - nothing is copied
-        """As :class:`State` has it; the source's own values are lost."""
-        self._places[target] = self._places.pop(source)
+    def move(self, source: int, target: int, positions: int, shape: Shape | None = None) -> None:
+        """As :class:`State` has it; the source's own values, if it has any, are lost."""
+        self.forget(target)
+        if source in self._places:
+            self._places[target] = self._places.pop(source)
 
-    def forget(self, row: int | None = None, shape: Shape | None = None) -> None:  # noqa: ARG002
+    def forget(self, row: int, shape: Shape | None = None) -> None:
         """As :class:`State` has it: a tensor is freed with the last of its rows."""
-        if row is None:
-            self._places.clear()
-        else:
-            self._places.pop(row, None)
+        self._places.pop(row, None)
 
     def _together(self, first: int, count: int) -> Any:
         """A tensor of these rows alone, in order."""
@@ -381,7 +394,7 @@ class OpaqueState:
         if len(tensors) == 1 and in_order and tensors[0].shape()[0] == count:
             return tensors[0]
         gather, axes = self._gatherer.gather, self._axes
-        together = reserve((count, *axes), self._type, self._gatherer.device)
+        together = reserve((count, *axes), self._type, self._gatherer.place)
         held: list[tuple[Any, int]] = []  # the places of its rows
         for tensor in tensors:
             own, size = [place for place in known if place[0] is tensor], together.shape()[0]
@@ -403,7 +416,7 @@ class Gatherer:
     """
 
     def __init__(self, provider: Provider) -> None:
-        self.device = provider.device
+        self.place = provider.place
         self._session = open_own_graph("gather.onnx", provider)
 
     def gather(self, first: Any, second: Any, index: Sequence[int], axes: Shape) -> Any:
@@ -415,7 +428,7 @@ class Gatherer:
             index: Which rows, those of ``second`` after those of ``first``.
             axes: Of a row.
         """
-        gathered = reserve((len(index), *axes), np.dtype("float16"), self.device)
+        gathered = reserve((len(index), *axes), np.dtype("float16"), self.place)
         binding = self._session.io_binding()
         binding.bind_ortvalue_input("first", first)
         binding.bind_ortvalue_input("second", second)
@@ -448,23 +461,23 @@ def open_buffers(provider: Provider) -> Buffers:
         plain = partial(DeviceBuffer, mover=Mover(provider))
         return Buffers(plain, plain, partial(plain, staged=True))
     return Buffers(
-        partial(UploadedBuffer, device=provider.device),
+        partial(UploadedBuffer, place=provider.place),
         partial(OpaqueState, gatherer=Gatherer(provider)),
         HostBuffer,
     )
 
 
-def reserve(shape: Shape, element_type: Any, device: str) -> Any:
+def reserve(shape: Shape, element_type: Any, place: Place) -> Any:
     """An OrtValue on a device, of any content.
 
     Raises:
         ProviderError: There is not so much memory.
     """
     try:
-        return onnxruntime().OrtValue.ortvalue_from_shape_and_type(shape, element_type, device, 0)
+        return onnxruntime().OrtValue.ortvalue_from_shape_and_type(shape, element_type, *place)
     except Exception as error:  # onnxruntime's own classes share no useful base
         raise ProviderError(
-            f"{device} has no memory for a tensor of the shape {shape}: run fewer "
+            f"{place[0]} has no memory for a tensor of the shape {shape}: run fewer "
             f"utterances at once (max_batch), or take a smaller model. ({error})"
         ) from error
 

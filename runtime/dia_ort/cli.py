@@ -12,6 +12,7 @@ import typer
 
 from dia_ort import cli_batch, cli_models, cli_plan, cli_serve, cli_voice
 from dia_ort._version import __version__
+from dia_ort.artifacts import broken_models
 from dia_ort.cli_input import read_script, read_voice
 from dia_ort.cli_narrate import Subtitles, find_reading
 from dia_ort.cli_options import Json, Provider, ProviderOptions, Quiet, Speakers, Threads
@@ -264,7 +265,7 @@ app.add_typer(cli_voice.app)
 @app.command()
 def models(*, json: Json = False) -> None:
     """List the models that --model takes by name."""
-    for message in cli_models.broken_models():
+    for message in broken_models():
         Terminal(quiet=False).warn(message)
     typer.echo(cli_models.list_models(as_json=json))
 

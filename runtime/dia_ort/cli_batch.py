@@ -10,7 +10,6 @@ import typer
 
 from dia_ort.batch import Batch, Failure, Line, Spoken, read_lines
 from dia_ort.cli_input import read_bytes
-from dia_ort.cli_models import broken_models
 from dia_ort.cli_narrate import AT_ONCE
 from dia_ort.cli_options import Provider, ProviderOptions, Quiet, Threads
 from dia_ort.cli_output import AudioFormat
@@ -74,8 +73,6 @@ def batch(
     terminal = Terminal(quiet=quiet)
     options = parse_provider_options(provider_option or ())
     entries = list(read_lines(read_bytes(file), audio_format))
-    for message in broken_models() if model is None else ():
-        terminal.warn(message)
     tally = _Tally(len(entries), terminal)
     with terminal.progress():
         dia = Dia.load(model, provider=provider, provider_options=options, threads=threads)

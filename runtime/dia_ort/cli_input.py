@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from dia_ort.audio import read_audio
 from dia_ort.cli_terminal import Terminal
 from dia_ort.errors import AudioFileError, InvalidAudioError, InvalidConfigError, InvalidTextError
-from dia_ort.text import has_speaker_tag
+from dia_ort.text import SPEAKER_TAGS
 from dia_ort.voice import Voice, check_duration
 
 STDIN = "-"
@@ -121,11 +121,11 @@ def read_recording(file: str, transcript: str) -> Recording:
 
 
 def with_tag(text: str, name: str, terminal: Terminal) -> str:
-    """A text that says who speaks: Dia was trained on such alone."""
-    if not text or has_speaker_tag(text):
+    """A text that says from its beginning who speaks: Dia was trained on such alone."""
+    if not text.strip() or text.lstrip().startswith(tuple(SPEAKER_TAGS)):
         return text
-    terminal.note(f"note: the {name} has no [S1] or [S2]: [S1] is put before it")
-    return f"[S1] {text}"
+    terminal.note(f"note: the {name} begins with neither [S1] nor [S2]: [S1] is put before it")
+    return f"[S1] {text.lstrip()}"
 
 
 def _read_file(file: str) -> bytes:

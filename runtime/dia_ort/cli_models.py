@@ -14,7 +14,7 @@ from dia_ort.decoder import TEXT_BLOCK, slot_bytes
 from dia_ort.dia import Dia
 from dia_ort.errors import ArtifactError
 from dia_ort.graphs import GRAPH_NAMES
-from dia_ort.manifest import MANIFEST_NAME, GraphInfo, Manifest, Source, read_manifest
+from dia_ort.manifest import GraphInfo, Manifest, Source
 from dia_ort.providers import open_session, resolve_provider
 
 
@@ -32,15 +32,6 @@ def list_models(*, as_json: bool) -> str:
             f"dia-export puts models into {models_folder()}.",
         ]
     )
-
-
-def broken_models() -> Iterator[str]:
-    """What is wrong with the models that :func:`list_artifacts` leaves out."""
-    for path in sorted(models_folder().glob(f"[!.]*/{MANIFEST_NAME}")):
-        try:
-            read_manifest(path.parent)
-        except ArtifactError as error:
-            yield str(error)
 
 
 def summary(artifact: Artifact) -> dict[str, Any]:

@@ -8,7 +8,6 @@ from typing import Annotated, Any
 
 import typer
 
-from dia_ort.cli_models import broken_models
 from dia_ort.cli_options import Provider, ProviderOptions, Threads
 from dia_ort.dia import Dia
 from dia_ort.errors import MissingExtraError
@@ -136,8 +135,7 @@ def serve(
         typer.Option(
             "--cors-origin",
             metavar="ORIGIN",
-            help="Of other web pages that may ask, as https://example.org, or *; repeat it for "
-            "more.",
+            help="Of web pages that may ask, as https://example.org, or *; repeat it for more.",
         ),
     ] = None,
     log_format: Annotated[
@@ -217,8 +215,6 @@ def _start(settings: ServerSettings) -> None:
             "anybody who reaches %s may use this server: give an API key, or listen on 127.0.0.1",
             settings.host,
         )
-    for message in broken_models() if settings.model is None else ():
-        logger.warning("%s", message)
     start = time.perf_counter()
     dia = Dia.load(
         settings.model,

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from dia_ort.audio import AudioChunk
 from dia_ort.cli_input import Recording, with_tag
-from dia_ort.cli_models import broken_models
 from dia_ort.cli_narrate import Reading, is_short, narrate_to
 from dia_ort.cli_output import Target
 from dia_ort.cli_terminal import CtrlC, Terminal
@@ -72,8 +71,6 @@ def speak(job: Job, terminal: Terminal) -> int:
             the output cannot be written.
         BrokenPipeError: Nobody reads stdout any more.
     """
-    for message in broken_models() if job.model is None else ():
-        terminal.warn(message)
     with terminal.progress():
         dia = Dia.load(
             job.model,

@@ -12,7 +12,7 @@ import typer
 from dia_ort.artifacts import Artifact, list_artifacts
 from dia_ort.audio import write_audio
 from dia_ort.cli_input import check_argument, read_recording, with_tag
-from dia_ort.cli_models import align, broken_models
+from dia_ort.cli_models import align
 from dia_ort.cli_options import Json
 from dia_ort.cli_terminal import Terminal
 from dia_ort.dia import Dia
@@ -97,7 +97,7 @@ def add(
             "are best"
         )
     with terminal.progress():
-        dia = _load(model, terminal)
+        dia = Dia.load(model)
         terminal.show("listening")
         voice = Voice.from_audio(
             dia,
@@ -179,17 +179,11 @@ def export(
     typer.echo(f"{file}: the voice")
     if audio is not None:
         with terminal.progress():
-            dia = _load(model, terminal)
+            dia = Dia.load(model)
             copied.check_codec(dia.manifest.codec_id)
             terminal.show("decoding")
             write_audio(audio, dia.decode_codes(copied.codes), dia.sample_rate)
         typer.echo(f"{audio}: what the voice sounds like")
-
-
-def _load(model: str | None, terminal: Terminal) -> Dia:
-    for message in broken_models() if model is None else ():
-        terminal.warn(message)
-    return Dia.load(model)
 
 
 def _summary(path: Path, models: Sequence[Artifact]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -77,9 +78,10 @@ class ChunkWindows:
     """
 
     def __init__(self, codec: CodecSpec, chunk_frames: Sequence[int] = CHUNK_FRAMES) -> None:
-        if not isinstance(chunk_frames, Sequence) or min(chunk_frames, default=0) < 1:
+        numbers = chunk_frames if isinstance(chunk_frames, Sequence) else ()
+        if not numbers or not all(isinstance(n, Integral) and n >= 1 for n in numbers):
             raise InvalidConfigError(
-                f"chunk_frames is {chunk_frames!r}: give numbers from 1, such as {CHUNK_FRAMES}."
+                f"chunk_frames is {chunk_frames!r}: give whole numbers from 1, as {CHUNK_FRAMES}."
             )
         self._codec = codec
         self._sizes = tuple(chunk_frames)

@@ -111,7 +111,7 @@ class DecoderBatch:
             (1, heads, 1, head_dim) each.
 
     Raises:
-        ProviderError: The device has not so much memory.
+        ProviderError: There is not so much memory.
     """
 
     def __init__(
@@ -321,9 +321,8 @@ class DecoderBatch:
         if axis == self._text_axis:
             return
         before, self._text_axis = self._text_shape(self.slots), axis
-        rows = np.flatnonzero(self._lengths).tolist()
         for buffer in self._cross:
-            buffer.reshape(rows, before, self._text_shape(self.slots))
+            buffer.reshape(self._lengths.tolist(), before, self._text_shape(self.slots))
 
     def _bind(self, count: int) -> None:
         """Bind the rows of the first slots, which stay where they are until the text axis moves."""

@@ -2,22 +2,22 @@
 
 import logging
 import os
-import warnings
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dia_ort.artifacts import Artifact, find_artifact
+from dia_ort.artifacts import Artifact, check_unchanged, find_artifact
 from dia_ort.audio import Audio, AudioChunk, prepare_audio
 from dia_ort.buffers import Value
 from dia_ort.codec import CHUNK_FRAMES, check_codes, decode_codes, encode_samples
 from dia_ort.config import GenerationConfig
 from dia_ort.decoder import DecoderBatch, slot_bytes
-from dia_ort.errors import InvalidAudioError, InvalidConfigError
+from dia_ort.errors import InvalidAudioError, InvalidConfigError, warn_caller
 from dia_ort.generation import Utterance
 from dia_ort.graphs import DAC_DECODER, DAC_ENCODER, DECODER, ENCODER, GraphName
 from dia_ort.manifest import GraphInfo, Manifest
@@ -44,12 +44,12 @@ class Dia:
         self.provider = provider
         self._threads = threads
         self._decoder_info = self._choose(DECODER)
-        encoder = self._open_encoder()
-        self._unconditional = _encode(encoder, np.zeros(1, np.int64), self._encoder_device)
+        encoder = self._open(self._choose(ENCODER), prepack=False)
+        self._unconditional = _run_encoder(encoder, np.zeros(1, np.int64), self._encoder_place)
         # On the CPU it takes 0.4 GB, and 0.06 s to open it again for the next script.
-        self._encoder = None if self._encoder_device == "cpu" else encoder
+        self._encoder = None if self._encoder_place[0] == "cpu" else encoder
         self._decoder = self._open(self._decoder_info)
-        self._decode = open_codec(artifact, DAC_DECODER, provider, threads)
+        self._dac_decoder = open_codec(artifact, DAC_DECODER, provider, threads)
         self._idle_decoder: deque[DecoderBatch] = deque(maxlen=1)  # kept from call to call
 
     @classmethod
@@ -58,7 +58,7 @@ class Dia:
         model: str | os.PathLike[str] | None = None,
         *,
         provider: str = "auto",
-        provider_options: Mapping[str, str] | None = None,
+        provider_options: Mapping[str, Any] | None = None,
         threads: int | None = None,
         revision: str | None = None,
     ) -> Self:
@@ -66,7 +66,8 @@ class Dia:
 
         Args:
             model: A folder, the name of an exported model, ``"demo"``, or a hub id; None takes
-                the newest exported model, and the demo where there is none.
+                the newest exported model, and the demo where there is none; it warns of those
+                that it cannot read.
             provider: ``"auto"``, ``"cpu"``, ``"cuda"``, ``"webgpu"``, ``"coreml"``, or
                 onnxruntime's name of any other that it has, as ``"openvino"``. What is asked for
                 by name is taken or refused; ``auto`` takes CUDA if onnxruntime has it, else the
@@ -76,7 +77,8 @@ class Dia:
             revision: Of a hub id.
 
         Raises:
-            ArtifactNotFoundError: There is no such model.
+            ArtifactNotFoundError: There is no such model; or a revision is given for one that is
+                not on the hub.
             ArtifactError: Its files are not what its manifest says.
             ProviderError: The provider (or onnxruntime) is not to be had here.
             InvalidConfigError: There is no provider of that name, or it takes no options.
@@ -229,26 +231,38 @@ class Dia:
         """
         return self.start(text, config, voice).astream(chunk_frames)
 
-    def decode_codes(self, codes: NDArray[np.integer]) -> NDArray[np.float32]:
+    def decode_codes(
+        self, codes: NDArray[np.integer], *, on_window: Callable[[], None] | None = None
+    ) -> NDArray[np.float32]:
         """Codes, (frames, channels), to mono samples, (frames * hop_length,).
+
+        Args:
+            codes: Of this model's codec.
+            on_window: Called before every 256 frames; what it raises ends the decoding.
 
         Raises:
             InvalidAudioError: They are no codes of this model's codec.
         """
         codec = self.manifest.codec
 
-        return decode_codes(self._decode, check_codes(codes, codec), codec)
+        def run(window: NDArray[np.int64]) -> NDArray[np.float32]:
+            if on_window:
+                on_window()
+            return self._dac_decoder(window)
+
+        return decode_codes(run, check_codes(codes, codec), codec)
 
     def encode_audio(self, samples: NDArray[Any], sample_rate: int) -> NDArray[np.int64]:
         """Samples to codes, (frames, channels), for a :class:`Voice`.
 
         Args:
-            samples: (samples,) or (samples, channels), float in -1..1 or integer PCM; made mono
-                and resampled to the codec's rate.
+            samples: (samples,) or (samples, channels), floating point from -1 to 1, or int16 or
+                int32 at full scale; made mono and resampled to the codec's rate.
             sample_rate: In hertz.
 
         Raises:
             InvalidAudioError: The samples are not such audio, or longer than the model can take.
+            ArtifactError: The model was exported again since it was loaded.
         """
         codec, model = self.manifest.codec, self.manifest.model
         mono = prepare_audio(samples, sample_rate, codec.sample_rate)
@@ -259,11 +273,19 @@ class Dia:
                 f"most {limit / codec.sample_rate:.0f} s: cut it to 5 to 10 s of clear speech."
             )
 
-        return encode_samples(self._encode, mono, codec)
+        return encode_samples(self._dac_encoder, mono, codec)
 
-    def encode_text(self, script: NDArray[np.int64]) -> list[Value]:
-        """A script's tokens, (text,), to what :meth:`DecoderBatch.set_text` takes."""
-        return _encode(self._encoder or self._open_encoder(), script, self._encoder_device)
+    def encode_tokens(self, tokens: NDArray[np.int64]) -> list[Value]:
+        """A script's tokens, (text,), to what :meth:`DecoderBatch.set_text` takes.
+
+        Raises:
+            ArtifactError: The model was exported again since it was loaded.
+        """
+        encoder = self._encoder
+        if encoder is None:
+            encoder = self._open(self._choose(ENCODER), prepack=False)
+            check_unchanged(self.artifact)
+        return _run_encoder(encoder, tokens, self._encoder_place)
 
     def open_decoder(self, slots: int) -> DecoderBatch:
         """The decoder's state for so many utterances: for those who step it themselves."""
@@ -296,14 +318,18 @@ class Dia:
                 )
         tokens = encode_text(text, model.max_text, model.text_vocab_size)
         if not has_speaker_tag(text):
-            warnings.warn(
-                "the text has no [S1] or [S2]; Dia was trained on scripts that begin with [S1].",
-                stacklevel=4,
+            warn_caller(
+                "the text has no [S1] or [S2]; Dia was trained on scripts that begin with [S1]."
             )
         if voice is not None:
             if not voice.transcript.strip():
-                warnings.warn(NO_TRANSCRIPT, stacklevel=4)
-            tokens = encode_text(voice.script(text), model.max_text, model.text_vocab_size)
+                warn_caller(NO_TRANSCRIPT)
+            tokens = encode_text(
+                voice.script(text),
+                model.max_text,
+                model.text_vocab_size,
+                name="script (the voice's transcript, then the text)",
+            )
         utterance = Utterance(model, config, prompt, text, self.manifest.codec_id)
         memory = slot_bytes(model, *self._dtypes, utterance.max_tokens, len(tokens))
         return Request(tokens, utterance, memory)
@@ -312,8 +338,9 @@ class Dia:
         """Run requests in the caller's thread; yields after every step. The first error ends it."""
         if not requests:
             return
-        decoder = self._take_decoder(min(max_batch, len(requests)))
-        scheduler = Scheduler(decoder, self.manifest.model, self.encode_text)
+        slots = min(max_batch, len(requests))
+        decoder = self._take_decoder(slots)
+        scheduler = Scheduler(decoder, self.manifest.model, self.encode_tokens, slots=slots)
         for request in requests:
             scheduler.add(request)
         try:
@@ -331,11 +358,12 @@ class Dia:
 
     def _take_decoder(self, slots: int) -> DecoderBatch:
         """The decoder of an earlier call if it has the slots and no other thread has it."""
-        try:
+        with suppress(IndexError):
             decoder = self._idle_decoder.pop()
-        except IndexError:
-            return self.open_decoder(slots)
-        return decoder if decoder.slots >= slots else self.open_decoder(slots)
+            if decoder.slots >= slots:
+                return decoder
+            del decoder  # before there is another one
+        return self.open_decoder(slots)
 
     def _audio(self, utterance: Utterance) -> Audio:
         return utterance.audio(self.decode_codes(utterance.codes), self.sample_rate)
@@ -345,34 +373,33 @@ class Dia:
         manifest = self.manifest
         info = choose_file(manifest, graph, self.provider)
         if graph == DECODER and info.compute == "float32" and manifest.dtype in {"fp16", "bf16"}:
-            warnings.warn(_slow_in_float32(manifest, self.provider), stacklevel=4)
+            warn_caller(_slow_in_float32(manifest, self.provider))
         return info
 
     def _open(self, info: GraphInfo, *, prepack: bool = True) -> Any:
         return open_graph(self.artifact, info, self.provider, self._threads, prepack=prepack)
 
-    def _open_encoder(self) -> Any:
-        return self._open(self._choose(ENCODER), prepack=False)
-
     @property
-    def _encoder_device(self) -> str:
-        return place(self.manifest, self._choose(ENCODER), self.provider).device
+    def _encoder_place(self) -> tuple[str, int]:
+        return place(self.manifest, self._choose(ENCODER), self.provider).place
 
     @cached_property
-    def _encode(self) -> Callable[[NDArray[Any]], NDArray[Any]]:
+    def _dac_encoder(self) -> Callable[[NDArray[Any]], NDArray[Any]]:
         """The DAC encoder; only voices need it, so it is loaded when the first one is made."""
-        return open_codec(self.artifact, DAC_ENCODER, self.provider, self._threads)
+        encoder = open_codec(self.artifact, DAC_ENCODER, self.provider, self._threads)
+        check_unchanged(self.artifact)
+        return encoder
 
 
-def _encode(encoder: Any, script: NDArray[np.int64], device: str) -> list[Value]:
+def _run_encoder(encoder: Any, tokens: NDArray[np.int64], where: tuple[str, int]) -> list[Value]:
     """The text encoder's outputs in graph order, (1, heads, text, head_dim), on the device."""
     binding = encoder.io_binding()
-    binding.bind_cpu_input("tokens", np.ascontiguousarray(script[None]))
-    binding.bind_cpu_input("text_lengths", np.array([len(script)], np.int32))
+    binding.bind_cpu_input("tokens", np.ascontiguousarray(tokens[None]))
+    binding.bind_cpu_input("text_lengths", np.array([len(tokens)], np.int32))
     for output in encoder.get_outputs():
-        binding.bind_output(output.name, device)
+        binding.bind_output(output.name, *where)
     encoder.run_with_iobinding(binding)
-    if device == "cpu":
+    if where[0] == "cpu":
         return list(binding.copy_outputs_to_cpu())
     return list(binding.get_outputs())
 

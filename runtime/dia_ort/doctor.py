@@ -13,8 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from dia_ort._version import __version__
-from dia_ort.artifacts import DEMO, check_sizes, find_artifact, list_artifacts, models_folder
-from dia_ort.cli_models import align, broken_models, show_size, summary
+from dia_ort.artifacts import (
+    DEMO,
+    broken_models,
+    check_sizes,
+    find_artifact,
+    list_artifacts,
+    models_folder,
+)
+from dia_ort.cli_models import align, show_size, summary
 from dia_ort.cuda import find_problem
 from dia_ort.errors import ArtifactError, ArtifactNotFoundError, DiaError
 from dia_ort.graphs import DAC_DECODER, DECODER

@@ -134,8 +134,8 @@ class Engine:
         It blocks; in asyncio, ``await asyncio.to_thread(engine.close)``.
 
         Args:
-            drain: Wait until all requests have ended; else give them up at the next step, with an
-                :class:`EngineClosedError` each.
+            drain: Wait until all requests have ended; else give them up at the next step, or the
+                next window of audio, with an :class:`EngineClosedError` each.
             timeout: Give them up after so many seconds of waiting; None: wait as long as it takes.
         """
         self._worker.close(drain=drain, timeout=timeout)
@@ -212,7 +212,7 @@ class GenerationHandle:
         Raises:
             TimeoutError: It is not finished by then; it goes on.
             GenerationCancelledError: It was cancelled.
-            EngineClosedError: The engine was closed before its end.
+            EngineClosedError: The engine was closed, and gave it up.
             EngineDiedError: The engine's thread has failed.
             NumericalError: The logits are not finite.
         """
@@ -256,7 +256,8 @@ class GenerationHandle:
     def _decode(self) -> Future[NDArray[np.float32]]:
         """All samples; they are decoded once."""
         with self._lock:
-            if self._samples is None:
+            given_up = self._samples and self._samples.done() and self._samples.exception()
+            if self._samples is None or given_up:
                 self._samples = self._worker.decode(self.codes)
             return self._samples
 
@@ -272,7 +273,7 @@ class _Worker(threading.Thread):
         self._dia = dia
         self._capacity = max_batch + max_queue
         self._scheduler = Scheduler(
-            dia.open_decoder(max_batch), dia.manifest.model, dia.encode_text, memory_limit
+            dia.open_decoder(max_batch), dia.manifest.model, dia.encode_tokens, memory_limit
         )
         self._decoding = ThreadPoolExecutor(1, "dia-ort-codec")
         self._lock = threading.Lock()  # of what follows
@@ -304,16 +305,18 @@ class _Worker(threading.Thread):
 
     def decode(self, codes: NDArray[np.int64]) -> Future[NDArray[np.float32]]:
         try:
-            return self._decoding.submit(self._decode, codes)
-        except RuntimeError:  # the engine was closed: who asks does it
-            future: Future[NDArray[np.float32]] = Future()
-            future.set_result(self._decode(codes))
+            return self._decoding.submit(
+                self._dia.decode_codes, codes, on_window=self._refuse_if_aborted
+            )
+        except RuntimeError:  # the engine was closed: a thread for this alone
+            thread = ThreadPoolExecutor(1, "dia-ort-codec")
+            future = thread.submit(self._dia.decode_codes, codes)
+            thread.shutdown(wait=False)
             return future
 
-    def _decode(self, codes: NDArray[np.int64]) -> NDArray[np.float32]:
+    def _refuse_if_aborted(self) -> None:
         if self._aborted:
             raise self._refusal()
-        return self._dia.decode_codes(codes)
 
     def stats(self) -> EngineStats:
         with self._lock:

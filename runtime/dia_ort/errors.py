@@ -1,9 +1,12 @@
-"""Everything that dia_ort raises on purpose.
+"""Everything that dia_ort raises on purpose, and how it warns.
 
 Each class has the package base :class:`DiaError` and the builtin that a caller would expect,
 so ``except DiaError`` catches them all and ``except ValueError`` keeps its usual meaning.
 The message always says what to do next.
 """
+
+import inspect
+import warnings
 
 
 class DiaError(Exception):
@@ -68,3 +71,12 @@ class EngineClosedError(DiaError, RuntimeError):
 
 class EngineDiedError(DiaError, RuntimeError):
     """The engine's thread ended by an error that was no single request's; open another engine."""
+
+
+def warn_caller(message: str) -> None:
+    """Warn of a line that called into this package, however deep inside it is noticed."""
+    frame, level = inspect.currentframe(), 1
+    package = __name__.partition(".")[0]
+    while frame and frame.f_globals.get("__name__", "").partition(".")[0] == package:
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, stacklevel=level)

@@ -9,7 +9,7 @@ import os
 import threading
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -109,6 +109,11 @@ class Provider:
         return [(_full_name(self.name), dict(self.options)), CPU]
 
     @property
+    def place(self) -> tuple[str, int]:
+        """The device as onnxruntime's bindings take it: its kind and its number."""
+        return self.device, int(self.options.get("device_id", 0)) if self.device == "cuda" else 0
+
+    @property
     def has_addresses(self) -> bool:
         """Whether its memory has addresses, so that parts of a tensor can be bound."""
         return self.device != "webgpu"
@@ -200,12 +205,12 @@ def check_provider_name(name: str) -> None:
         _full_name(name)
 
 
-def resolve_provider(name: str = "auto", options: Mapping[str, str] | None = None) -> Provider:
+def resolve_provider(name: str = "auto", options: Mapping[str, Any] | None = None) -> Provider:
     """Find a provider; ``"auto"`` takes CUDA where onnxruntime has it, else the CPU.
 
     Args:
         name: As :class:`Provider` has it, or ``"auto"``.
-        options: Over dia-ort's own for it.
+        options: Over dia-ort's own for it; values that are no str are made such.
 
     Raises:
         InvalidConfigError: There is no such name; or options are given to the CPU, or to no name.
@@ -231,7 +236,13 @@ def resolve_provider(name: str = "auto", options: Mapping[str, str] | None = Non
     if name not in TESTED:
         logger.warning(_UNTESTED.get(name, "dia-ort has not been run on %s by its makers"), full)
     device = name if name in {"cuda", "webgpu"} else "cpu"
-    return Provider(name, device, _OPTIONS.get(name, {}) | dict(options or {}))
+    given = {key: _option(value) for key, value in (options or {}).items()}
+    return Provider(name, device, _OPTIONS.get(name, {}) | given)
+
+
+def _option(value: Any) -> str:
+    """A value as onnxruntime wants it: ``"1"`` for True."""
+    return str(int(value) if isinstance(value, bool) else value)
 
 
 def _load_plugin(name: str) -> None:
@@ -314,12 +325,9 @@ def open_session(
         preload_libraries(ort)
     if not on_cpu:
         options.add_session_config_entry(_RECORD_PLACEMENT, "1")
-    said = io.StringIO()  # onnxruntime falls back on the CPU, and says so on stdout
-    # Not for the CPU: its text encoder is opened while another thread may write audio to stdout.
-    listening = nullcontext() if on_cpu else contextlib.redirect_stdout(said)
+    said = io.StringIO()
     try:
-        with warnings.catch_warnings(), listening, provider.alone:
-            warnings.simplefilter("ignore")  # of a provider that is not there: an error here
+        with nullcontext() if on_cpu else _listening(said), provider.alone:
             session = ort.InferenceSession(str(path), options, providers=provider.chain)
     except Exception as error:  # onnxruntime's own classes share no useful base
         where = "" if on_cpu else f" on the {provider.name} provider"
@@ -333,6 +341,18 @@ def open_session(
     _check_interface(path, "input", session.get_inputs(), spec.inputs)
     _check_interface(path, "output", session.get_outputs(), spec.outputs)
     return session
+
+
+@contextlib.contextmanager
+def _listening(said: io.StringIO) -> Iterator[None]:
+    """Catch what onnxruntime prints and warns of as it falls back on the CPU, an error here.
+
+    Both are changed for the whole process, while other threads run. So it is not for the CPU, where
+    a text encoder is opened for each script.
+    """
+    with warnings.catch_warnings(), contextlib.redirect_stdout(said):
+        warnings.simplefilter("ignore")
+        yield
 
 
 def open_own_graph(name: str, provider: Provider) -> Any:

@@ -84,6 +84,7 @@ class Scheduler:
         model: Rules and tokens.
         encode: A script's tokens, (text,), to what :meth:`Decoder.set_text` takes.
         memory_limit: The most bytes that requests may take in the decoder; None: no limit.
+        slots: How many of the decoder's are used; None: all.
 
     Attributes:
         steps: How many there were.
@@ -96,6 +97,8 @@ class Scheduler:
         model: ModelSpec,
         encode: Callable[[NDArray[np.int64]], Sequence[NDArray[Any]]],
         memory_limit: int | None = None,
+        *,
+        slots: int | None = None,
     ) -> None:
         self.steps = 0
         self.frames = 0
@@ -103,6 +106,7 @@ class Scheduler:
         self._model = model
         self._encode = encode
         self._memory_limit = memory_limit
+        self._slots = decoder.slots if slots is None else slots
         self._waiting: deque[Request] = deque()
         self._joining: Request | None = None  # has the slot after the running ones
         self._prefilled = 0  # steps of its prompt
@@ -189,7 +193,7 @@ class Scheduler:
 
     def _admit(self) -> Request | None:
         """Take the first in the queue, if there is room: nobody overtakes it."""
-        if not self._waiting or len(self._running) == self._decoder.slots:
+        if not self._waiting or len(self._running) == self._slots:
             return None
         if self._memory_limit is not None:
             taken = sum(request.memory for request in self._running)

@@ -132,11 +132,12 @@ class AudioStream(Stream[AudioChunk]):
     def _poll(self) -> AudioChunk | Future[Any] | None:
         if self._window is None:
             change, ended = self._progress.next_change(), self._progress.ended.done()
-            if ended:
-                self._progress.ended.result()  # raises what the request failed with
-            self._window = self._windows.next(self._progress.utterance.num_frames, ended=ended)
+            failed = ended and self._progress.ended.exception() is not None
+            self._window = self._windows.next(
+                self._progress.utterance.num_frames, ended=ended and not failed
+            )
             if self._window is None:
-                return None if ended else change
+                return self._progress.ended.result() if ended else change  # raises if it failed
         if self._samples is None or self._samples.cancelled():  # with the task that waited for it
             self._samples = self._decode(_codes(self._progress.utterance, self._window))
         if not self._samples.done():

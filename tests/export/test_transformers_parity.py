@@ -143,7 +143,7 @@ def test_logits(pair):
             decoder_input_ids=grid,
         ).logits.reshape(2, 9, 200, 1028)
     batch = dia.open_decoder(1)
-    batch.set_text(0, dia.encode_text(text), len(text))
+    batch.set_text(0, dia.encode_tokens(text), len(text))
     batch.prefill(0, grid[0, :64].numpy(), 0)
     batch.prefill(0, grid[0, 64:150].numpy(), 64)
     for step in range(150, 200):

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from dia_ort import Dia
+from dia_ort import Dia, GenerationConfig
 from dia_ort.artifacts import (
     check_hashes,
     find_artifact,
@@ -115,10 +115,32 @@ def test_broken_models_are_not_listed_but_say_why(home):
     assert [artifact.name for artifact in list_artifacts()] == ["demo"]
     with pytest.raises(UnsupportedVersionError, match=r"newer.manifest.json has format version 2"):
         find_artifact("newer")
+    with pytest.warns(UserWarning, match=r"newer.manifest.json has format version 2"):
+        assert find_artifact().name == "demo"
     with pytest.raises(ArtifactNotFoundError, match="empty is no exported model"):
         find_artifact("empty")
     with pytest.raises(ArtifactNotFoundError, match=r"there is no model '.hidden.x1y2.old'"):
         find_artifact(".hidden.x1y2.old")
+
+
+def test_a_model_that_was_exported_again_is_not_mixed(home):
+    """Some files are opened when they are needed."""
+    linked_demo(home / "mine")
+    dia = Dia.load("mine", provider="cpu")
+    dia.generate_codes("[S1] yes.", GenerationConfig(max_tokens=20))
+    with edit_manifest(home / "mine") as manifest:
+        manifest["sources"]["model"]["name"] = "another"
+    for late in (
+        lambda: dia.generate_codes("[S1] yes."),
+        lambda: dia.encode_audio(np.zeros(44100), 44100),
+    ):
+        with pytest.raises(ArtifactError, match=r"mine was exported again, .*: load it again"):
+            late()
+
+
+def test_a_revision_of_a_model_that_is_here():
+    with pytest.raises(ArtifactNotFoundError, match=r"revision is 'main', and 'demo' .* here"):
+        find_artifact("demo", "main")
 
 
 @pytest.mark.parametrize(

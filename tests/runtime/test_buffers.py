@@ -1,6 +1,7 @@
 """Buffers on devices, held against those on the host; the CPU provider stands in for a GPU."""
 
 import itertools
+import mmap
 import threading
 from functools import partial
 
@@ -69,8 +70,37 @@ def test_the_same_is_done_on_both(pair):
     assert content(host, small)[0].any()
     for before, after in ((small, SHAPE), (SHAPE, (3, 2, 2, 4))):
         for buffer in pair:
-            buffer.reshape([0, 1, 2], before, after)
+            buffer.reshape([before[2]] * 3, before, after)
         np.testing.assert_array_equal(content(device, after), content(host, after))
+
+
+def test_what_is_forgotten_is_zeros(pair):
+    """A request's NaN must not reach the next one, whose masks are products with zero."""
+    for buffer in pair:
+        buffer.put(1, np.full((1, 2, 8, 4), np.nan, np.float16))
+        buffer.forget(1)
+        assert not content(buffer)[1].any()
+
+
+def test_reshaping_keeps_no_more_than_rows_have():
+    """So memory is given back, whatever the longest row takes."""
+    before, after = (3, 2, 2048, 16), (3, 2, 1024, 16)
+    buffer = HostBuffer(before, "float32")
+    lengths, values = [5, 0, 700], np.random.default_rng(0).normal(size=(1, 2, 2048, 16))
+    for row in range(3):
+        buffer.put(row, values)
+    for shapes in ((before, after), (after, before)):
+        buffer.reshape(lengths, *shapes)
+        held = buffer.host.reshape(-1)[: np.prod(shapes[1])].reshape(shapes[1])
+        for row, length in enumerate(lengths):
+            kept = values[0, :, :length].astype(np.float32)
+            np.testing.assert_array_equal(held[row, :, :length], kept)
+            assert not held[row, :, length:].any() or not hasattr(mmap, "MADV_DONTNEED")
+
+
+def test_more_than_there_is():
+    with pytest.raises(ProviderError, match=r"no memory for a tensor of the shape .*max_batch"):
+        HostBuffer((1 << 40, 1 << 20), "float32")
 
 
 def test_an_ortvalue_is_put_as_an_array_is(pair):
@@ -109,7 +139,7 @@ def test_bfloat16_is_taken(mover):
 
 def test_a_device_without_memory():
     with pytest.raises(ProviderError, match=r"cpu has no memory for .*max_batch"):
-        reserve((1 << 60,), np.float32, "cpu")
+        reserve((1 << 60,), np.float32, ("cpu", 0))
 
 
 @pytest.fixture
@@ -169,7 +199,7 @@ def test_each_thread_captures_alone_and_replays_freely(on_device):
     dia.provider = CAPTURING
     dia._decoder = watched = Watched(dia._decoder)
     batch = dia.open_decoder(1)
-    batch.set_text(0, dia.encode_text(np.array([1, 2, 3])), 3)
+    batch.set_text(0, dia.encode_tokens(np.array([1, 2, 3])), 3)
     tokens = np.full((1, 9), 1026)
 
     def speak():
@@ -194,7 +224,7 @@ def test_scripts_of_similar_length_share_a_captured_graph(on_device):
     dia._decoder = watched = Watched(dia._decoder)
     batch = dia.open_decoder(1)
     for length in (70, 100, 140):  # 128, 128 and 256 positions
-        batch.set_text(0, dia.encode_text(np.full(length, 9)), length)
+        batch.set_text(0, dia.encode_tokens(np.full(length, 9)), length)
         batch.step(np.full((1, 9), 1026), np.array([0]))
         batch.release(0)
     numbers = [number for _, number, _ in watched.runs]
@@ -282,8 +312,17 @@ def test_rows_are_put_together_as_they_are_wanted(gatherer):
     state.move(2, 3, 3)
     state.move(5, 4, 3)
     assert bound(state, 3, 2)[:, 1, 2, 3].tolist() == [21, 51]
-    state.forget()
+    for row in (3, 4):
+        state.forget(row)
     assert not np.shares_memory(bound(state, 3, 2), together)
+
+
+def test_a_row_that_nobody_wrote_is_moved(gatherer):
+    """A request that was to join moves up before its first step."""
+    state = OpaqueState((4, 2, 3, 4), "float16", gatherer)
+    bound(state, 1, 1)[:] = 7
+    state.move(2, 1, 0)
+    assert bound(state, 1, 2).shape == (2, 2, 3, 4)
 
 
 def test_rows_that_nobody_wrote_are_there_all_the_same(gatherer):
@@ -314,7 +353,7 @@ def for_webgpu(dia):
 @pytest.fixture
 def without_addresses(monkeypatch, gatherer):
     """Decoders that are opened have their buffers on a device of which parts cannot be bound."""
-    given = partial(UploadedBuffer, device="cpu")
+    given = partial(UploadedBuffer, place=("cpu", 0))
     buffers = Buffers(given, partial(OpaqueState, gatherer=gatherer), HostBuffer)
     monkeypatch.setattr(decoder, "open_buffers", lambda _provider: buffers)
     monkeypatch.setattr(Provider, "has_addresses", False)
@@ -334,7 +373,7 @@ def test_a_prompt_is_run_in_short_pieces_on_webgpu():
     watched.run_with_iobinding = watched.runs.append
     dia.provider = Provider("webgpu")
     batch = dia.open_decoder(1)
-    batch.set_text(0, dia.encode_text(np.array([1, 2, 3])), 3)
+    batch.set_text(0, dia.encode_tokens(np.array([1, 2, 3])), 3)
     batch.prefill(0, np.full((40, 9), 1026), 5)
     assert len(watched.runs) == 2 * 3  # 16, 16 and 8 steps, of two rows
     assert batch._steps == [45]

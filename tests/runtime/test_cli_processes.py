@@ -37,7 +37,7 @@ STUCK = f"""
 import sys, time
 from dia_ort.dia import Dia
 
-def decode_codes(*_):
+def decode_codes(*_, **__):
     print("decoding", file=sys.stderr, flush=True)
     time.sleep(60)
 
@@ -53,7 +53,7 @@ from dia_ort.dia import Dia
 
 decode, press = Dia.decode_codes, CtrlC._press
 
-def decode_codes(self, codes):
+def decode_codes(self, codes, **_):
     if len(codes) < 32:
         return decode(self, codes)
     print("decoding", file=sys.stderr, flush=True)

@@ -84,11 +84,12 @@ def test_quiet_prints_nothing(dia_ort):
 # Scripts
 
 
-def test_a_script_without_tag_gets_one(dia_ort):
-    tagged = dia_ort("speak", "[S1] hello world.", *SHORT, "-o", "-")
-    bare = dia_ort("speak", "hello world.", *SHORT, "-o", "-")
+@pytest.mark.parametrize("script", ["hello world.", "hello. [S2] world."])
+def test_a_script_that_begins_without_tag_gets_one(dia_ort, script):
+    tagged = dia_ort("speak", f"[S1] {script}", *SHORT, "-o", "-")
+    bare = dia_ort("speak", script, *SHORT, "-o", "-")
     assert bare.out == tagged.out
-    assert "note: the script has no [S1] or [S2]: [S1] is put before it\n" in bare.err
+    assert "note: the script begins with neither [S1] nor [S2]: [S1] is put before it\n" in bare.err
     assert "[S1]" not in tagged.err
 
 

@@ -57,7 +57,7 @@ def test_a_transcript_without_tag_gets_one(dia_ort, recording):
     bare = dia_ort("speak", TEXT, *SHORT, *voice, "thank you.", "-o", "-")
     tagged = dia_ort("speak", TEXT, *SHORT, *voice, SAYS, "-o", "-")
     assert bare.out == tagged.out
-    assert "note: the transcript has no [S1]" in bare.err
+    assert "note: the transcript begins with neither [S1]" in bare.err
 
 
 def test_a_recording_without_transcript_is_warned_of(dia_ort, recording):
@@ -199,7 +199,7 @@ def test_add_without_transcript_and_without_tag(dia_ort, recording):
     words = ("--transcript", "thank you.")
     code, _, err = dia_ort("voice", "add", "ann", recording(), *words, "--model", "demo")
     assert code == 0
-    assert err.startswith("note: the transcript has no [S1] or [S2]: [S1] is put before it\n")
+    assert err.startswith("note: the transcript begins with neither [S1] nor [S2]: [S1] is put")
     assert Voice.load("ann").transcript == SAYS
 
 

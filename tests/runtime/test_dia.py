@@ -173,8 +173,10 @@ def test_texts_are_checked(dia):
 
 
 def test_a_text_without_speakers_warns(dia):
-    with pytest.warns(UserWarning, match=r"no \[S1\] or \[S2\]"):
-        dia.generate("hello", SHORT)
+    for speak in (dia.generate, dia.generate_codes, lambda t, c: dia.generate_batch([t], c)):
+        with pytest.warns(UserWarning, match=r"no \[S1\] or \[S2\]") as warned:
+            speak("hello", SHORT)
+        assert {warning.filename for warning in warned} == {__file__}
 
 
 # Batches
@@ -184,7 +186,7 @@ def logits_of(dia, scripts, steps):
     """Of the same steps after each script, (scripts, steps, rows, channels, vocabulary)."""
     decoder = dia.open_decoder(len(scripts))
     for slot, script in enumerate(scripts):
-        decoder.set_text(slot, dia.encode_text(script), len(script))
+        decoder.set_text(slot, dia.encode_tokens(script), len(script))
     count, logits = len(scripts), []
     for position, tokens in enumerate(steps):
         logits.append(decoder.step(np.tile(tokens, (count, 1)), np.full(count, position)).copy())
@@ -261,6 +263,16 @@ def test_batches_that_are_none(dia):
     for texts, max_batch in (("[S1] hello.", 8), (["[S1] hello."], 0)):
         with pytest.raises(InvalidConfigError, match="takes a list of texts, and max_batch from 1"):
             dia.generate_batch(texts, SHORT, max_batch=max_batch)
+
+
+def test_a_smaller_batch_after_a_larger_one_is_smaller():
+    dia = HashDia()
+    for size in (3, 2, 3):
+        dia.generate_batch([f"[S1] {n}." for n in "abcdef"], SHORT, max_batch=size)
+        log = dia.decoders[0].log
+        assert max(call[1] for call in log if call[0] == "step") == size
+        log.clear()
+    assert len(dia.decoders) == 1
 
 
 def test_all_texts_are_checked_before_the_first_is_spoken(dia, monkeypatch):
@@ -341,7 +353,7 @@ def test_a_voice_counts_as_steps(dia, voice):
 
 def test_a_transcript_counts_as_text(dia, voice):
     long = Voice(voice.codes, "[S1] " + "a" * 1000)
-    with pytest.raises(InvalidTextError, match="bytes long"):
+    with pytest.raises(InvalidTextError, match=r"\(the voice's transcript, .* is 1105 bytes long"):
         dia.generate("[S1] " + "b" * 100, SHORT, long)
 
 
@@ -418,7 +430,7 @@ def test_windows_do_not_show(dia):
     codes = np.random.default_rng(0).integers(0, 1024, (40, CHANNELS))
 
     def run(window):
-        return dia._decode(window)
+        return dia._dac_decoder(window)
 
     whole = run(codes.T[None])[0, 0]
     for window in (7, 40, 100):

@@ -160,7 +160,8 @@ def test_stats(dia):
 
 def test_decoding_audio_holds_nobody_up(dia):
     held = threading.Event()
-    decode, dia.decode_codes = dia.decode_codes, lambda codes: held.wait(WAIT) and decode(codes)
+    decode = dia.decode_codes
+    dia.decode_codes = lambda codes, **_: held.wait(WAIT) and decode(codes)
     with Engine(dia, max_batch=1) as engine:
         first, second = (engine.submit("[S1] a.", LONG) for _ in range(2))
         codes = np.concatenate(list(second.frames()))
@@ -207,8 +208,10 @@ def test_streams_of_a_cancelled_request_say_so(dia):
         with pytest.raises(GenerationCancelledError):
             for _ in frames:
                 pass
+        left = len(handle.codes) - CODEC.context_frames - 1
+        assert all(next(chunks).index for _ in range(left))  # what is done comes first
         with pytest.raises(GenerationCancelledError):
-            list(chunks)
+            next(chunks)
         assert 6 <= len(handle.codes) <= 28
 
 
@@ -226,6 +229,49 @@ def test_closing_waits_for_all(dia):
         engine.submit("[S1] a.", LONG)
     engine.close(drain=False)  # nothing more happens
     assert same(handles[0].result(), dia.generate(TEXTS[0], LONG))
+
+
+def test_closing_waits_for_no_audio_that_it_gives_up(dia):
+    """It is given up at the next window; who asks afterwards decodes what has ended."""
+    begun, held, decode = threading.Event(), threading.Event(), dia.decode_codes
+
+    def decode_two_windows(codes, *, on_window=None):
+        begun.set()
+        held.wait(WAIT)
+        return decode(codes, on_window=on_window)
+
+    dia.decode_codes = decode_two_windows
+    engine = Engine(dia)
+    handle = engine.submit("[S1] a.", LONG)
+    assert begun.wait(WAIT)
+    closing = threading.Thread(target=engine.close, kwargs={"drain": False})
+    closing.start()
+    while engine._worker.is_alive():
+        time.sleep(0.001)
+    held.set()
+    closing.join(WAIT)
+    dia.decode_codes = decode
+    for have in (handle.result(), handle.result(timeout=WAIT)):
+        assert same(have, dia.generate("[S1] a.", LONG))
+
+
+def test_after_closing_tasks_do_not_wait_for_each_others_audio(dia):
+    """It is decoded in a thread still."""
+    with Engine(dia) as engine:
+        stream = engine.submit("[S1] a.", LONG).audio()
+    threads, decode = [], dia.decode_codes
+
+    def note(codes):
+        threads.append(threading.current_thread())
+        return decode(codes)
+
+    dia.decode_codes = note
+
+    async def main():
+        return [chunk async for chunk in stream]
+
+    assert asyncio.run(main())[-1].is_last
+    assert threading.main_thread() not in threads
 
 
 def test_a_closed_engine_keeps_no_decoder(dia):
@@ -342,7 +388,7 @@ def test_chunks_come_before_the_end(dia):
         lengths = []
         decode, dia.decode_codes = (
             dia.decode_codes,
-            lambda codes: lengths.append(len(codes)) or decode(codes),
+            lambda codes, **_: lengths.append(len(codes)) or decode(codes),
         )
         for chunk in handle.audio((4,)):
             assert chunk.is_last or len(handle.codes) >= 4 + CODEC.context_frames

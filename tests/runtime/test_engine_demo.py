@@ -60,7 +60,7 @@ arrivals = st.tuples(
 @given(coming=st.lists(arrivals, min_size=2, max_size=6), slots=st.integers(1, 4))
 def test_codes_are_those_alone_in_any_company(dia, requests, alone, coming, slots):
     taken = [(which, dia._request(*requests[which])) for which, _, _ in coming]
-    scheduler = Scheduler(dia.open_decoder(slots), dia.manifest.model, dia.encode_text)
+    scheduler = Scheduler(dia.open_decoder(slots), dia.manifest.model, dia.encode_tokens)
     for tick in itertools.count():
         for (_, request), (_, arrival, patience) in zip(taken, coming, strict=True):
             if tick == arrival:

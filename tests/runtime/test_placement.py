@@ -116,8 +116,8 @@ def test_coremls_windows_give_what_one_run_gives(frames, monkeypatch, tmp_path):
     monkeypatch.setattr(placement.coreml, "cache_folder", lambda: tmp_path)
     dia = Dia.load("demo", provider="cpu")
     opened.clear()
-    dia._decode = open_codec(DEMO, DAC_DECODER, Provider("coreml"), None)
-    dia._encode = open_codec(DEMO, DAC_ENCODER, Provider("coreml"), None)
+    dia._dac_decoder = open_codec(DEMO, DAC_DECODER, Provider("coreml"), None)
+    dia._dac_encoder = open_codec(DEMO, DAC_ENCODER, Provider("coreml"), None)
     assert opened == ["cpu", "coreml"] * 2
     codes = np.random.default_rng(0).integers(0, 1024, (frames, 9))
     plain = Dia.load("demo", provider="cpu")

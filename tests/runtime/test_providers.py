@@ -5,6 +5,7 @@ import importlib.machinery
 import re
 import sys
 import types
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -241,14 +242,14 @@ def test_a_package_that_does_not_help(ort, problem, plugged):
         resolve_provider("webgpu")
 
 
-def test_stdout_stays_when_a_session_opens_on_the_cpu(monkeypatch):
-    """Another thread may be writing audio to it."""
-    artifact, before, during = find_artifact("demo"), sys.stdout, []
+def test_what_is_the_process_stays_when_a_session_opens_on_the_cpu(monkeypatch):
+    """Another thread may be writing audio to stdout, or warning."""
+    artifact, before, during = find_artifact("demo"), (sys.stdout, warnings.filters[:]), []
     info = artifact.manifest.find(ENCODER, "float32")
     real = providers.onnxruntime().InferenceSession
 
     def session(*arguments, **named):
-        during.append(sys.stdout)
+        during.append((sys.stdout, warnings.filters[:]))
         return real(*arguments, **named)
 
     monkeypatch.setattr(providers.onnxruntime(), "InferenceSession", session)
@@ -292,7 +293,8 @@ def test_no_options(entries):
 
 def test_given_options_come_before_our_own(monkeypatch):
     monkeypatch.setattr(providers, "available_providers", lambda: ["cpu", "cuda"])
-    taken = resolve_provider("cuda", {"use_tf32": "1", "device_id": "1"})
+    taken = resolve_provider("cuda", {"use_tf32": True, "device_id": 1})
+    assert taken.place == ("cuda", 1)
     assert taken.device == "cuda"
     assert taken.options["use_tf32"] == "1"
     assert taken.options["cudnn_conv_algo_search"] == "HEURISTIC"

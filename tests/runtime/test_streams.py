@@ -119,10 +119,10 @@ def test_a_frame_is_heard_as_far_as_the_context_and_no_farther(demo, codes, fram
     assert changed[-1] == min(frame + codec.context_frames, len(codes) - 1)
 
 
-@pytest.mark.parametrize("chunk_frames", [(), (0,), (4, -1), 8, "", None])
+@pytest.mark.parametrize("chunk_frames", [(), (0,), (4, -1), (4.5,), 8, "", "abc", None])
 def test_chunks_have_frames(dia, chunk_frames):
     for stream in (dia.stream, dia.astream, lambda text, **named: dia.start(text).stream(**named)):
-        with pytest.raises(InvalidConfigError, match=r"chunk_frames is .*: give numbers from 1"):
+        with pytest.raises(InvalidConfigError, match=r"chunk_frames is .*: give whole numbers"):
             stream(TEXT, chunk_frames=chunk_frames)
 
 

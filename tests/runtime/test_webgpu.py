@@ -31,9 +31,9 @@ def on_cpu(on_webgpu):
 def logits(dia):
     """Of two utterances: one goes on for 50 steps, the other joins with a prompt, and stays."""
     batch, script = dia.open_decoder(2), np.arange(40, 75)
-    batch.set_text(0, dia.encode_text(script), len(script))
+    batch.set_text(0, dia.encode_tokens(script), len(script))
     steps = [batch.step(TOKENS[[at]], np.array([at]))[0].copy() for at in range(45)]
-    batch.set_text(1, dia.encode_text(script[:20]), 20)
+    batch.set_text(1, dia.encode_tokens(script[:20]), 20)
     batch.prefill(1, TOKENS[:40], 0)
     for position in range(40, 45):
         tokens = np.stack([TOKENS[position + 5], TOKENS[position]])

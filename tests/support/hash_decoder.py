@@ -143,11 +143,13 @@ class HashDia(Dia):
         self.decoders.append(decoder)
         return decoder
 
-    def encode_text(self, script):
-        return encode(script)
+    def encode_tokens(self, tokens):
+        return encode(tokens)
 
-    def decode_codes(self, codes):
+    def decode_codes(self, codes, *, on_window=None):
         """Samples that depend on as many frames as the codec's context is long."""
+        if on_window:
+            on_window()
         context, hop = CODEC.context_frames, CODEC.hop_length
         padded = np.pad(codes.sum(axis=1), context)
         sums = np.convolve(padded, np.arange(1, 2 * context + 2), "valid")

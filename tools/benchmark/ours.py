@@ -85,7 +85,7 @@ def growth_by_text(settings: Settings, folder: Path) -> dict[str, Any]:
         timings = []
         for _ in range(1 + _ENCODER_REPEATS):
             started = time.perf_counter()
-            dia.encode_text(script)
+            dia.encode_tokens(script)
             timings.append(time.perf_counter() - started)
         figures[f"encoder_s@{length}"] = timings[1:]
         figures[f"step_ms@{length}"] = time_steps(settings, decoder, session, text=length)
