@@ -34,7 +34,7 @@ bench: $(DEV) ## measure against transformers; FULL=1 for the 1.6B model, DOCS=1
 	$(BIN)/python tools/bench.py $(if $(FULL),--model full-random) --json build/bench.json \
 		$(if $(DOCS),--docs docs/performance.md)
 
-demo-voice: $(DEV) ## train the built-in demo anew: DEVICE=cuda, or QUICK=1 a rougher one; INSTALL=1 to ship it
+demo-voice: $(DEV) ## train the built-in demo anew: DEVICE=cuda INSTALL=1 to ship it, or QUICK=1 a rougher one
 	$(BIN)/python tools/demo_voice $(if $(DEVICE),--device $(DEVICE)) $(if $(QUICK),--quick) \
 		$(if $(INSTALL),--install)
 

@@ -278,7 +278,7 @@ class TestDying:
         def fail(*_):
             raise RuntimeError("the encoder failed")
 
-        monkeypatch.setattr(Dia, "encode_text", fail)
+        monkeypatch.setattr(Dia, "encode_tokens", fail)
         with start(wait=False) as running:
             running.thread.join(30)
             assert running.exit_code == DIED
