@@ -2,7 +2,7 @@
 
 An utterance's logits are 74 KB a step; its candidates are 5. A graph of its own, `choose.onnx`, is
 bound to the decoder's logits and does what :func:`dia_ort.sampling.choose` does, operation for
-operation.
+operation. Equal logits are in that order on the CPU alone: CUDA's TopK has its own.
 """
 
 import numpy as np

@@ -1,8 +1,9 @@
 """What runs on Apple's CoreML, and how: placement, options, and graphs in the form it wants.
 
-onnxruntime's CoreML provider makes MLPrograms of graphs whose shapes are fixed and whose weights
-are inside; and it refuses convolutions over an axis of more than 16384. So the codec runs in short
-windows there, and every graph has a static variant beside it, in a cache folder.
+onnxruntime's CoreML provider takes graphs best whose shapes are fixed and whose weights are inside;
+and it refuses convolutions over an axis of more than 16384. So the codec runs in short windows
+there, in static variants of its graphs, which a cache folder keeps. The text encoder and the
+decoder, whose sizes change from call to call, run as they are; nobody has run them on a Mac yet.
 """
 
 import hashlib
@@ -47,7 +48,8 @@ class Placement:
 
 
 _STANDARD = Placement(
-    on_coreml=True, reason="it has standard operators alone, and CoreML takes it whole"
+    on_coreml=True,
+    reason="it has standard operators alone; as its sizes change, CoreML may leave some to the CPU",
 )
 _WHOLE_NUMBERS = Placement(
     on_coreml=False,
@@ -77,19 +79,18 @@ def cache_folder() -> Path:
     return models_folder() / ".coreml"
 
 
-def provider_options(cache: Path) -> dict[str, str]:
+def provider_options(cache: Path | None = None) -> dict[str, str]:
     """Options of onnxruntime's CoreML provider, by its names.
 
     Args:
-        cache: A folder for compiled models, which exists. CoreML tells them apart by the paths of
-            their graphs, and :func:`static_graph` gives another content another path.
+        cache: For static graphs, a folder for compiled models, which exists. CoreML tells them
+            apart by the paths of their graphs, and :func:`static_graph` gives another content
+            another path.
     """
-    return {
-        "ModelFormat": "MLProgram",
-        "MLComputeUnits": "ALL",
-        "RequireStaticInputShapes": "1",
-        "ModelCacheDirectory": str(cache),
-    }
+    options = {"ModelFormat": "MLProgram", "MLComputeUnits": "ALL"}
+    if cache is None:
+        return options
+    return options | {"RequireStaticInputShapes": "1", "ModelCacheDirectory": str(cache)}
 
 
 def window_frames(codec: CodecSpec) -> int:

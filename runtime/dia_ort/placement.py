@@ -76,7 +76,8 @@ def place(manifest: Manifest, info: GraphInfo, provider: Provider) -> Provider:
     if provider.name == "coreml":
         where = coreml.placement(info.graph, manifest)
         logger.info("%s: CoreML %s: %s", info.file, where.on_coreml, where.reason)
-        return provider if where.on_coreml else Provider("cpu")
+        options = {**coreml.provider_options(), **provider.options}
+        return replace(provider, options=options) if where.on_coreml else Provider("cpu")
     if provider.name == "webgpu" and info.graph == ENCODER:
         return Provider("cpu")  # WebGPU's attention was seen to be wrong from 32 positions on
     return provider if info.graph == DECODER else provider.without_capture()

@@ -98,7 +98,10 @@ def test_what_coreml_gets(attention, on_coreml):
     model = manifest("fp16", "float16", "float32", attention=attention)
     for info in model.graphs:
         wanted = "coreml" if info.graph in on_coreml else "cpu"
-        assert place(model, info, Provider("coreml")).name == wanted
+        placed = place(model, info, Provider("coreml", options={"MLComputeUnits": "CPUOnly"}))
+        assert placed.name == wanted
+        if wanted == "coreml":
+            assert placed.options == {"ModelFormat": "MLProgram", "MLComputeUnits": "CPUOnly"}
 
 
 @pytest.mark.parametrize("frames", [5, 32, 33, 90])
