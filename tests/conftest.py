@@ -12,6 +12,16 @@ import pytest
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_configure():
+    """A process of `pytest -n` keeps to cores of its own: torch's and onnxruntime's threads spin
+    while they wait for each other, and would wait for those of other processes besides."""
+    worker = os.environ.get("PYTEST_XDIST_WORKER")
+    if worker and hasattr(os, "sched_setaffinity"):
+        first, step = int(worker.removeprefix("gw")), int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
+        cores = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, cores[first::step] or cores)
+
+
 @pytest.fixture(scope="module", autouse=True)
 def _quick_collections():
     """No gc.collect() goes through the millions of objects that PyTorch's earlier traces left."""
