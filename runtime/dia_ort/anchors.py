@@ -16,8 +16,8 @@ from dia_ort.config import GenerationConfig
 from dia_ort.errors import InvalidConfigError
 from dia_ort.generation import check_max_tokens
 from dia_ort.manifest import Manifest
-from dia_ort.plan import Plan, PlanLimits, PlannedChunk, plan
-from dia_ort.script import SPEAKERS, Pause, Script, Turn, parse_script
+from dia_ort.plan import Plan, PlanLimits, PlannedChunk, plan, speech_seconds
+from dia_ort.script import SPEAKERS, Script, Turn, fix_tags, parse_script
 from dia_ort.text import encode_text
 from dia_ort.voice import Voice
 
@@ -30,6 +30,7 @@ _LONGER = 1.25
 """How much longer than its estimate a chunk may be and still have room in the model."""
 
 _LEAST_SECONDS, _LEAST_BYTES = 2, 64
+_ANY_SIZE = 1 << 30
 
 
 def speakers_of(voice: Voice | None) -> set[str]:
@@ -52,6 +53,7 @@ class Room:
 
     def __init__(self, manifest: Manifest, config: GenerationConfig) -> None:
         self._codec = manifest.codec_id
+        self._model = manifest.model
         self._steps = manifest.model.max_prompt
         self._overhead = manifest.model.max_steps - self._steps
         self._max_tokens = check_max_tokens(config.max_tokens, manifest.model, 0)
@@ -68,7 +70,8 @@ class Room:
     ) -> Plan:
         """Cut a script into chunks that fit, beside the voice that they add to.
 
-        A text that has tags, no pauses, and fits one chunk, stays as it stands.
+        A text that has tags, no pauses, and fits one chunk, stays as it stands, but for tags that
+        only people can read.
 
         Args:
             script: A text as :func:`dia_ort.script.parse_script` reads it, or what it made of it.
@@ -80,24 +83,45 @@ class Room:
             InvalidTextError: The script cannot be read.
             InvalidConfigError: As in :meth:`limits`.
         """
-        parsed = parse_script(script) if isinstance(script, str) else script
-        speakers = {item.speaker for item in parsed.items if isinstance(item, Turn)}
+        parsed = script if isinstance(script, Script) else parse_script(script)
+        turns = [item for item in parsed.items if isinstance(item, Turn)]
+        speakers = {turn.speaker for turn in turns}
         shares = 1 if speakers <= speakers_of(voice) else 2  # the voice is to have one
-        whole = plan(parsed, self.limits(limits, voice, shares=shares if goes_on else 1))
-        if len(whole.chunks) > 1:
+        alone = self.limits(limits, voice, shares=shares if goes_on else 1)
+        seconds = speech_seconds(" ".join(turn.text for turn in turns))
+        whole = plan(parsed, alone) if seconds <= alone.max_seconds else None
+        if whole is None or len(whole.chunks) > 1:
             return plan(parsed, self.limits(limits, voice, shares=shares))
-        has_pauses = any(isinstance(item, Pause) for item in parsed.items)
-        if isinstance(script, str) and SPEAKS.match(script) and not has_pauses:
-            return Plan((dataclasses.replace(whole.chunks[0], text=script),))
+        has_pauses = len(turns) < len(parsed.items)
+        text = "" if isinstance(script, Script) else fix_tags(script)
+        if SPEAKS.match(text) and not has_pauses:
+            return Plan((dataclasses.replace(whole.chunks[0], text=text),))
         return whole
 
-    def limits(self, limits: PlanLimits, voice: Voice | None, *, shares: int) -> PlanLimits:
-        """Limits lowered so that so many chunks fit beside the voice.
+    def check(self, voice: Voice) -> None:
+        """Refuse a voice that nothing can be spoken with.
 
         Raises:
-            InvalidConfigError: The voice leaves less than 2 s or 64 bytes for each.
+            InvalidAudioError: It was made with another codec.
+            InvalidTextError: The model cannot read its transcript.
+            InvalidConfigError: It leaves no room for speech.
         """
-        seconds = (self._steps - _frames(voice)) / self._frame_rate / _LONGER / shares
+        voice.check_codec(self._codec)
+        if voice.transcript.strip():
+            vocab_size = self._model.text_vocab_size
+            encode_text(voice.transcript, _ANY_SIZE, vocab_size, name="transcript")
+        self.limits(PlanLimits(), voice, shares=1)
+
+    def limits(self, limits: PlanLimits, voice: Voice | None, *, shares: int) -> PlanLimits:
+        """Limits lowered so that so many chunks fit beside the voice, into ``max_tokens``.
+
+        Chunks of less than 2 s would only be more of them: ``max_tokens`` then cuts their speech.
+
+        Raises:
+            InvalidConfigError: The voice leaves less than 2 s or 64 bytes for each, or
+                ``max_tokens`` leaves no step for speech after it.
+        """
+        seconds = self._seconds(self._steps, voice) / shares
         text = (self._text - _text_size(voice)) // shares
         if seconds < _LEAST_SECONDS or text < _LEAST_BYTES:
             raise InvalidConfigError(
@@ -105,13 +129,19 @@ class Room:
                 f"{_text_size(voice)} bytes, which leaves too little room for speech: cut both to "
                 "5 to 10 s"
             )
-        longest = min(limits.max_seconds, seconds)
+        check_max_tokens(self._max_tokens, self._model, _frames(voice))
+        asked = self._seconds(self._max_tokens - self._overhead, voice) / shares
+        longest = min(limits.max_seconds, seconds, max(asked, _LEAST_SECONDS))
         return dataclasses.replace(
             limits,
             max_seconds=longest,
             min_seconds=min(limits.min_seconds, longest / 2),
             max_text=min(limits.max_text, text),
         )
+
+    def _seconds(self, steps: int, voice: Voice | None) -> float:
+        """How long what is spoken in so many steps may be by estimate, the voice's among them."""
+        return (steps - _frames(voice)) / self._frame_rate / _LONGER
 
     def steps(self, voice: Voice | None, seconds: float) -> int:
         """The steps that so much speech takes after a voice, or ``max_tokens`` if that is less."""
@@ -143,4 +173,4 @@ def _text_size(voice: Voice | None) -> int:
     """The bytes that a voice takes from the text, with the space after them."""
     if voice is None or not voice.transcript.strip():
         return 0
-    return encode_text(voice.script(""), 1 << 30).size
+    return encode_text(voice.script(""), _ANY_SIZE).size

@@ -5,6 +5,8 @@ Samples are float32 from -1 to 1. soundfile and soxr are imported when they are 
 
 import io
 import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from numbers import Integral
 from pathlib import Path
@@ -22,6 +24,11 @@ FilePath = str | os.PathLike[str]
 _BLOCK_FRAMES = 1 << 16  # libsndfile's Vorbis encoder overflows the stack on one long write
 _MIN_RATE, _MAX_RATE = 1_000, 768_000
 _LOUDNESS, _PEAK = 10 ** (-23 / 20), 10 ** (-1 / 20)
+
+UNKNOWN_FRAMES = 1 << 40
+"""More than this is libsndfile's way to say that a file does not tell its length."""
+
+NO_LENGTH = "this recording does not say how long it is, as streams do not: save it again as WAV."
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,30 +140,37 @@ def write_audio(
         file.write(_encode(samples, sample_rate, _find_format(format or "wav", file)))
 
 
-def read_audio(file: FilePath | BinaryIO) -> tuple[NDArray[np.float32], int]:
+def read_audio(
+    file: FilePath | BinaryIO, check: Callable[[float], None] | None = None
+) -> tuple[NDArray[np.float32], int]:
     """Read an audio file in any format that libsndfile knows.
 
     Args:
         file: A path, or a seekable stream of bytes.
+        check: Is given the length in seconds before anything is decoded, and may raise.
 
     Returns:
         The samples, shape ``(samples, channels)``, and the sample rate.
 
     Raises:
-        AudioFileError: The file is missing, unreadable or not audio.
+        AudioFileError: The file is missing, unreadable, not audio, or does not tell its length.
     """
     import soundfile  # noqa: PLC0415
 
-    stream = io.BytesIO(_read_file(Path(file))) if isinstance(file, str | os.PathLike) else file
     try:
-        samples, sample_rate = soundfile.read(stream, dtype="float32", always_2d=True)
-    except soundfile.LibsndfileError as error:
+        with _open_stream(file) as stream, soundfile.SoundFile(stream) as sound:
+            if sound.frames > UNKNOWN_FRAMES:
+                raise AudioFileError(f"cannot read {file}: {NO_LENGTH}")
+            if check:
+                check(sound.frames / sound.samplerate)
+            return sound.read(dtype="float32", always_2d=True), sound.samplerate
+    except (soundfile.LibsndfileError, TypeError) as error:  # TypeError: a name that ends in .raw
         known = ", ".join(sorted(soundfile.available_formats()))
+        reason = getattr(error, "error_string", "it has no header")
         raise AudioFileError(
-            f"cannot read {file} as audio ({error.error_string}): convert it to WAV or FLAC; known "
-            f"formats are {known}"
+            f"cannot read {file} as audio ({reason}): convert it to WAV or FLAC; known formats are "
+            f"{known}"
         ) from error
-    return samples, sample_rate
 
 
 def prepare_audio(samples: NDArray[Any], sample_rate: int, target_rate: int) -> NDArray[np.float32]:
@@ -288,12 +302,19 @@ def _encode(samples: NDArray[Any], sample_rate: int, file_format: _FileFormat) -
     return buffer.getvalue()
 
 
-def _read_file(path: Path) -> bytes:
+@contextmanager
+def _open_stream(file: FilePath | BinaryIO) -> Iterator[BinaryIO]:
+    """A seekable stream of a file's bytes, or the one that is given."""
+    if not isinstance(file, str | os.PathLike):
+        yield file
+        return
     try:
-        return path.read_bytes()
+        opened = Path(file).open("rb")  # noqa: SIM115 - closed below; what is done with it may raise
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         reason = error.strerror if isinstance(error, OSError) else error
-        raise AudioFileError(f"cannot read the audio file {path}: {reason}") from error
+        raise AudioFileError(f"cannot read the audio file {file}: {reason}") from error
+    with opened:
+        yield opened if opened.seekable() else io.BytesIO(opened.read())
 
 
 def _write_file(path: Path, content: bytes) -> None:

@@ -29,6 +29,7 @@ RECORD = "batch.jsonl"
 _CONFIG = tuple(field.name for field in fields(GenerationConfig))
 _OPTIONS = ("retries", "crossfade", "pause", "max_silence", "speed")
 _KEYS = ("text", "id", "output", "voice", "speakers", *_CONFIG, *_OPTIONS)
+_ENTRY = ("output", "request", "size", "faults")
 _OUTPUT = re.compile(r"([A-Za-z0-9_-]{1,100}/)*[A-Za-z0-9_-][A-Za-z0-9_.-]{0,99}")
 
 
@@ -41,6 +42,7 @@ class Line:
         output: Its audio, relative to the folder.
         text: The script.
         speakers: Whose turns names stand for.
+        warnings: What may not come out as it was meant.
         voice: A name or a file; None: none.
         config: Always with a seed.
         options: How it is narrated.
@@ -50,6 +52,7 @@ class Line:
     output: str
     text: str
     speakers: Mapping[str, str]
+    warnings: tuple[str, ...]
     voice: str | None
     config: GenerationConfig
     options: NarrationOptions
@@ -117,32 +120,27 @@ def _read_line(number: int, raw: bytes, suffix: str) -> Line:
     if not isinstance(speakers, dict) or not all(isinstance(s, str) for s in speakers.values()):
         raise InvalidConfigError('\'speakers\' is no object like {"Ann": "S1"}')
     config = GenerationConfig(**{key: record[key] for key in _CONFIG if key in record})
-    line = Line(
+    return Line(
         number=number,
         output=_output(record, number, suffix),
         text=text,
         speakers=speakers,
+        warnings=parse_script(text, speakers).warnings,
         voice=voice,
         config=config if config.seed is not None else replace(config, seed=0),
-        options=_options({key: record[key] for key in _OPTIONS if key in record}),
+        options=NarrationOptions(
+            **{key: record[key] for key in _OPTIONS if record.get(key) is not None}
+        ),
     )
-    parse_script(text, speakers)
-    return line
-
-
-def _options(given: dict[str, Any]) -> NarrationOptions:
-    for key, value in given.items():
-        wants = int if key == "retries" else int | float
-        if isinstance(value, bool) or not isinstance(value, wants | None):
-            raise InvalidConfigError(f"{key!r} is {value!r}, and no number")
-    return NarrationOptions(**{key: value for key, value in given.items() if value is not None})
 
 
 def _output(record: dict[str, Any], number: int, suffix: str) -> str:
     """Where the audio goes: a name, perhaps in folders, that stays in the batch's folder."""
-    name = record.get("output")
+    name, own = record.get("output"), record.get("id")
+    if isinstance(own, bool) or not isinstance(own, str | int | None):
+        raise InvalidConfigError(f"'id' is {own!r}: give a string or a whole number")
     if name is None:
-        name = f"{record.get('id', f'{number:04}')}.{suffix}"
+        name = f"{f'{number:04}' if own is None else own}.{suffix}"
     if not isinstance(name, str) or not _OUTPUT.fullmatch(name):
         raise InvalidConfigError(
             f"{name!r} is no name for an output: give an 'id' or an 'output' of letters, digits, "
@@ -216,12 +214,17 @@ class Batch:
             ),
         )
 
-    def note(self, line: Line) -> None:
+    def faults(self, line: Line) -> tuple[str, ...]:
+        """What may have come out badly of a line that is done."""
+        return tuple(self._done[line.output]["faults"])
+
+    def note(self, line: Line, spoken: Spoken) -> None:
         """Record that a line is done; for one thread at a time."""
         entry = {
             "output": line.output,
             "request": self._hash(line),
             "size": (self._folder / line.output).stat().st_size,
+            "faults": spoken.faults,
         }
         self._done[line.output] = entry
         with (self._folder / RECORD).open("a", encoding="utf-8", newline="\n") as file:
@@ -268,8 +271,8 @@ def _read_record(path: Path) -> dict[str, dict[str, Any]]:
     done: dict[str, dict[str, Any]] = {}
     for raw in path.read_bytes().splitlines() if path.exists() else ():
         try:
-            entry = json.loads(raw)
-            done[entry["output"]] = {key: entry[key] for key in ("output", "request", "size")}
+            entry = {"faults": []} | json.loads(raw)
+            done[entry["output"]] = {key: entry[key] for key in _ENTRY}
         except (ValueError, KeyError, TypeError):
             continue
     return done

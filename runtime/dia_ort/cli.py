@@ -3,6 +3,7 @@
 Importing this loads no onnxruntime, soundfile or rich, so that ``--help`` is quick.
 """
 
+import io
 import sys
 import warnings
 from pathlib import Path
@@ -13,10 +14,10 @@ import typer
 from dia_ort import cli_batch, cli_models, cli_plan, cli_serve, cli_voice
 from dia_ort._version import __version__
 from dia_ort.artifacts import broken_models
-from dia_ort.cli_input import read_script, read_voice
+from dia_ort.cli_input import is_file, read_script, read_voice
 from dia_ort.cli_narrate import Subtitles, find_reading
 from dia_ort.cli_options import Json, Provider, ProviderOptions, Quiet, Speakers, Threads
-from dia_ort.cli_output import AudioFormat, find_target
+from dia_ort.cli_output import STDOUT, AudioFormat, check_apart, find_target
 from dia_ort.cli_plan import parse_speakers
 from dia_ort.cli_speak import Job
 from dia_ort.cli_speak import speak as run_job
@@ -29,6 +30,7 @@ from dia_ort.script import parse_script
 _DEFAULTS = GenerationConfig()
 _MISTAKES = (InvalidTextError, InvalidConfigError, InvalidAudioError)
 _BROKEN_PIPE = 141
+_OPTIONS = {"cfg_filter_top_k": "--top-k", "max_silence": "--trim-silence"}
 
 _EXIT_CODES = """\b
 Exit codes:
@@ -63,12 +65,15 @@ ModelArgument = Annotated[
 
 def main() -> None:
     """Run ``dia-ort``. A foreseen error is one message on stderr and an exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # which may not be UTF-8
+            stream.reconfigure(errors="backslashreplace")
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning  # type: ignore[assignment]
             app(prog_name="dia-ort")
     except DiaError as error:
-        sys.stderr.write(f"error: {error}\n")
+        sys.stderr.write(f"error: {_name_option(str(error))}\n")
         sys.exit(2 if isinstance(error, _MISTAKES) else 1)
     except OSError as error:  # a full disk, a folder without permission
         sys.stderr.write(f"error: {error}\n")
@@ -77,6 +82,14 @@ def main() -> None:
         if isinstance(leaving.__context__, BrokenPipeError):
             sys.exit(_BROKEN_PIPE)
         raise
+
+
+def _name_option(message: str) -> str:
+    """An error that begins with a field's name, with the option's where that is another."""
+    for field, option in _OPTIONS.items():
+        if message.startswith(f"{field} is "):
+            return option + message.removeprefix(field)
+    return message
 
 
 def _show_warning(message: Warning | str, *_: object) -> None:
@@ -226,12 +239,16 @@ def speak(
 
     Ctrl-C keeps what is spoken so far; a second Ctrl-C drops it.
     """
+    terminal = Terminal(quiet=quiet)
     script = read_script(text, file)
+    if text and is_file(text):
+        terminal.warn(f"this speaks the words {text!r}: --file {text} speaks what is in that file")
+    subtitles = Subtitles(srt, vtt)
     job = Job(
         script=script,
         reading=find_reading(
             parse_script(script, parse_speakers(speaker or ())),
-            Subtitles(srt, vtt),
+            subtitles,
             retries=retries,
             crossfade=crossfade,
             pause=pause,
@@ -253,7 +270,11 @@ def speak(
         provider_options=parse_provider_options(provider_option or ()),
         threads=threads,
     )
-    raise typer.Exit(run_job(job, Terminal(quiet=quiet)))
+    check_apart(
+        {"--file": file, "--voice-audio": voice_audio},
+        {"-o": None if output == STDOUT else job.target.path, **subtitles.paths},
+    )
+    raise typer.Exit(run_job(job, terminal))
 
 
 app.command(epilog=cli_batch.LINES)(cli_batch.batch)

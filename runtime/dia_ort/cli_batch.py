@@ -8,11 +8,11 @@ from typing import Annotated
 
 import typer
 
-from dia_ort.batch import Batch, Failure, Line, Spoken, read_lines
+from dia_ort.batch import RECORD, Batch, Failure, Line, Spoken, read_lines
 from dia_ort.cli_input import read_bytes
 from dia_ort.cli_narrate import AT_ONCE
 from dia_ort.cli_options import Provider, ProviderOptions, Quiet, Threads
-from dia_ort.cli_output import AudioFormat
+from dia_ort.cli_output import AudioFormat, check_apart, check_place
 from dia_ort.cli_terminal import Terminal
 from dia_ort.dia import Dia
 from dia_ort.engine import Engine
@@ -73,6 +73,8 @@ def batch(
     terminal = Terminal(quiet=quiet)
     options = parse_provider_options(provider_option or ())
     entries = list(read_lines(read_bytes(file), audio_format))
+    _make_folder(out_dir)
+    check_apart({"FILE": file}, {"--out-dir": out_dir / RECORD})
     tally = _Tally(len(entries), terminal)
     with terminal.progress():
         dia = Dia.load(model, provider=provider, provider_options=options, threads=threads)
@@ -83,6 +85,16 @@ def batch(
             raise typer.Exit(_INTERRUPTED) from None
     terminal.note(f"{out_dir}: {tally}")
     raise typer.Exit(1 if tally.failed else 0)
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DiaError(
+            f"cannot make the folder {folder} ({error.strerror}): give another one with --out-dir."
+        ) from error
+    check_place(folder / RECORD, "--out-dir")
 
 
 class _Tally:
@@ -96,9 +108,9 @@ class _Tally:
         self._seconds = 0.0
         self._start = time.perf_counter()
 
-    def skip(self) -> None:
+    def skip(self, line: Line, faults: Sequence[str]) -> None:
         self._skipped += 1
-        self._show()
+        self._tell(line, faults)
 
     def fail(self, number: int, reason: str) -> None:
         self.failed += 1
@@ -108,7 +120,12 @@ class _Tally:
     def finish(self, line: Line, spoken: Spoken) -> None:
         self._done += 1
         self._seconds += spoken.seconds
-        for fault in spoken.faults:
+        for warning in line.warnings:
+            self._terminal.warn(f"line {line.number} ({line.output}): {warning}")
+        self._tell(line, spoken.faults)
+
+    def _tell(self, line: Line, faults: Sequence[str]) -> None:
+        for fault in faults:
             self._terminal.warn(
                 f"line {line.number} ({line.output}) may have come out badly: {fault}"
             )
@@ -140,7 +157,7 @@ def _run(
                 line = futures[future]
                 try:
                     spoken = future.result()
-                    batch.note(line)
+                    batch.note(line, spoken)
                     tally.finish(line, spoken)
                 except Exception as error:  # noqa: BLE001 - whatever it is, the others go on
                     tally.fail(line.number, str(error) or repr(error))
@@ -162,6 +179,6 @@ def _left(batch: Batch, entries: Sequence[Line | Failure], tally: _Tally) -> Ite
             tally.fail(entry.number, str(error))
             continue
         if is_done:
-            tally.skip()
+            tally.skip(entry, batch.faults(entry))
         else:
             yield entry

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from dia_ort.audio import read_audio
 from dia_ort.cli_terminal import Terminal
 from dia_ort.errors import AudioFileError, InvalidAudioError, InvalidConfigError, InvalidTextError
+from dia_ort.script import fix_tags
 from dia_ort.text import SPEAKER_TAGS
 from dia_ort.voice import Voice, check_duration
 
@@ -36,8 +37,13 @@ class Recording:
         return len(self.samples) / self.sample_rate
 
 
-def read_script(text: str | None, file: str | None) -> str:
+def read_script(text: str | None, file: str | None, hint: str = "") -> str:
     """The script from the command line, stdin or a file, without white space around it.
+
+    Args:
+        text: The script, or ``-`` for stdin.
+        file: A file's name, or ``-``.
+        hint: What to say further of a file that cannot be read.
 
     Raises:
         InvalidConfigError: Both are given, or neither.
@@ -51,7 +57,7 @@ def read_script(text: str | None, file: str | None) -> str:
     if STDIN in (text, file):
         return _decode(sys.stdin.buffer.read(), "the script on stdin")
     if file is not None:
-        return _decode(_read_file(file), f"the script {file}")
+        return _decode(_read_file(file, hint), f"the script {file}")
     return check_argument(text or "", "TEXT")
 
 
@@ -112,28 +118,38 @@ def read_recording(file: str, transcript: str) -> Recording:
         InvalidAudioError: It is missing, no audio, too short or too long.
     """
     try:
-        samples, sample_rate = read_audio(file)
+        return Recording(*read_audio(file, check_duration), transcript)
     except AudioFileError as error:
         raise InvalidAudioError(str(error)) from error
-    recording = Recording(samples, sample_rate, transcript)
-    check_duration(recording.duration)
-    return recording
 
 
 def with_tag(text: str, name: str, terminal: Terminal) -> str:
-    """A text that says from its beginning who speaks: Dia was trained on such alone."""
+    """A text that says from its beginning who speaks, in Dia's tags: it was trained on such alone.
+
+    Raises:
+        InvalidTextError: It has the tag of a third speaker.
+    """
+    text = fix_tags(text, name)
     if not text.strip() or text.lstrip().startswith(tuple(SPEAKER_TAGS)):
         return text
     terminal.note(f"note: the {name} begins with neither [S1] nor [S2]: [S1] is put before it")
     return f"[S1] {text.lstrip()}"
 
 
-def _read_file(file: str) -> bytes:
+def is_file(text: str) -> bool:
+    """Whether a text is the name of a file."""
+    try:
+        return Path(text).is_file()
+    except (OSError, ValueError):  # too long for a name, or with a NUL
+        return False
+
+
+def _read_file(file: str, hint: str = "") -> bytes:
     try:
         return Path(file).read_bytes()
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         reason = error.strerror if isinstance(error, OSError) else error
-        raise InvalidTextError(f"cannot read the script {file}: {reason}.") from error
+        raise InvalidTextError(f"cannot read the script {file}: {reason}{hint}.") from error
 
 
 def _decode(content: bytes, name: str) -> str:

@@ -9,22 +9,28 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from dia_ort.cli_output import Target
+from dia_ort.anchors import Room
+from dia_ort.cli_output import Target, check_place
 from dia_ort.cli_terminal import Terminal
 from dia_ort.config import GenerationConfig
 from dia_ort.dia import Dia
 from dia_ort.engine import Engine
-from dia_ort.errors import DiaError, InvalidConfigError
+from dia_ort.errors import DiaError
 from dia_ort.files import write_file
 from dia_ort.narration import NarratedChunk, NarrationOptions, Narrator
-from dia_ort.plan import plan
+from dia_ort.plan import PlanLimits, PlannedChunk
 from dia_ort.script import Pause, Script
 from dia_ort.subtitles import make_cues, to_srt, to_vtt
 from dia_ort.voice import Voice
 
 AT_ONCE = 4
 """Chunks that run side by side."""
+
+NOTHING_SPOKEN = (
+    "nothing was spoken: the model ended at once. Take another --seed or a longer script."
+)
 
 _NAME = re.compile(r"\**\s*([^*:()]*[^*:()\s])")
 
@@ -36,25 +42,36 @@ class Subtitles:
     srt: Path | None
     vtt: Path | None
 
+    @property
+    def paths(self) -> dict[str, Path]:
+        """Those that there are, by option."""
+        return {option: path for option, path in (("--srt", self.srt), ("--vtt", self.vtt)) if path}
+
     def check(self) -> None:
         """Refuse what cannot be written, before minutes of work.
 
         Raises:
-            InvalidConfigError: There is no such folder.
+            DiaError: It cannot be written.
         """
-        for path in filter(None, (self.srt, self.vtt)):
-            if not path.parent.is_dir():
-                raise InvalidConfigError(
-                    f"cannot write {path}: make the folder {path.parent} first"
-                )
+        for option, path in self.paths.items():
+            check_place(path, option)
 
     def write(self, chunks: list[NarratedChunk], names: dict[str, str]) -> None:
-        """Write them, whole or not at all."""
+        """Write each of them, whole or not at all.
+
+        Raises:
+            DiaError: It cannot be written any more.
+        """
         cues = list(make_cues(chunks))
-        if self.srt:
-            write_file(self.srt, to_srt(cues, names).encode())
-        if self.vtt:
-            write_file(self.vtt, to_vtt(cues, names).encode())
+        for option, path in self.paths.items():
+            text = to_srt(cues, names) if option == "--srt" else to_vtt(cues, names)
+            try:
+                write_file(path, text.encode())
+            except OSError as error:
+                raise DiaError(
+                    f"cannot write {path} ({error.strerror}): the speech is there, and the same "
+                    f"seed makes it again, for another {option}."
+                ) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,45 +80,59 @@ class Reading:
 
     Attributes:
         script: As it was parsed.
-        options: How it is spoken.
+        options: How it is spoken, in several chunks.
         subtitles: What is written besides.
+        has_retries: Whether the options' retries were asked for, so that a short text has them too.
     """
 
     script: Script
     options: NarrationOptions
     subtitles: Subtitles
+    has_retries: bool = False
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether a short text can be spoken without a narrator."""
+        is_default = self.options == NarrationOptions() and not self.has_retries
+        return is_default and not self.subtitles.paths
+
+    @property
+    def short_options(self) -> NarrationOptions:
+        """How it is spoken if it is short."""
+        retries = self.options.retries if self.has_retries else 0
+        return dataclasses.replace(self.options, retries=retries)
 
 
-def find_reading(
-    script: Script, subtitles: Subtitles, *, retries: int | None, **wanted: float | None
-) -> Reading | None:
-    """How to narrate a script; None if it is short, and no option needs it.
+def find_reading(script: Script, subtitles: Subtitles, **wanted: float | None) -> Reading:
+    """How to narrate a script.
 
     Args:
         script: As it was parsed.
         subtitles: Checked here.
-        retries: None: as ever for short scripts, which is none.
-        wanted: Other fields of :class:`NarrationOptions`; None: the default.
+        wanted: Fields of :class:`NarrationOptions`; None: the default.
 
     Raises:
-        InvalidConfigError: An option is out of its range, or a file cannot be written.
+        InvalidConfigError: An option is out of its range.
+        DiaError: A file of subtitles cannot be written.
     """
     subtitles.check()
-    given = {name: value for name, value in wanted.items() if value is not None}
-    short = is_short(script)
-    if short and retries is None and not given and not (subtitles.srt or subtitles.vtt):
-        return None
-    if retries is None:
-        retries = 0 if short else NarrationOptions().retries
-    options: Any = {"retries": retries, **given}
-    return Reading(script, NarrationOptions(**options), subtitles)
+    given: Any = {name: value for name, value in wanted.items() if value is not None}
+    return Reading(script, NarrationOptions(**given), subtitles, "retries" in given)
 
 
-def is_short(script: Script) -> bool:
-    """Whether it has tags or no speakers at all, no pauses, and fits one chunk."""
+def find_short(script: Script, room: Room, voice: Voice | None) -> PlannedChunk | None:
+    """The one chunk of a short text: one with tags or no speakers at all, and no pauses.
+
+    Returns:
+        The chunk; None: it is no short text, or does not fit one chunk beside the voice.
+
+    Raises:
+        InvalidConfigError: The voice, or ``max_tokens``, leaves no room for speech.
+    """
+    first, *more = room.plan(script, PlanLimits(), voice).chunks
     has_pauses = any(isinstance(item, Pause) for item in script.items)
     has_names = any(change.kind == "speaker name" for change in script.changes)
-    return not has_pauses and not has_names and len(plan(script).chunks) == 1
+    return None if more or has_pauses or has_names else first
 
 
 def narrate_to(
@@ -110,10 +141,21 @@ def narrate_to(
     script: str | Script,
     config: GenerationConfig,
     voice: Voice | None,
+    options: NarrationOptions,
     reading: Reading,
     terminal: Terminal,
 ) -> bool:
     """Speak chunk by chunk, save, and say what was done; returns whether Ctrl-C stopped it.
+
+    Args:
+        target: Where the speech goes.
+        dia: Speaks.
+        script: What it says; a text stays as it stands if it fits one chunk.
+        config: Of each chunk.
+        voice: To go on in.
+        options: How it is spoken.
+        reading: The script as it was parsed, and its subtitles.
+        terminal: Hears what was done.
 
     Raises:
         DiaError: As :func:`dia_ort.cli_speak.speak`.
@@ -124,10 +166,9 @@ def narrate_to(
         terminal.note("note: " + ", ".join(f"{name} speaks as {s}" for s, name in names.items()))
     start = time.perf_counter()
     with Engine(dia, max_batch=AT_ONCE) as engine:
-        narrator = Narrator(engine, script, config, voice, reading.options)
+        narrator = Narrator(engine, script, config, voice, options)
         write = _stream if target.stream else _save
         place, seconds, chunks = write(target, narrator, terminal)
-    reading.subtitles.write(chunks, names)
     took = time.perf_counter() - start
     is_whole = len(chunks) == len(narrator.plan.chunks)
     terminal.note(
@@ -144,6 +185,7 @@ def narrate_to(
                 f"chunk {chunk.index + 1}, at {chunk.start:.1f} s, may have come out badly "
                 f"({tries}): {chunk.fault}"
             )
+    reading.subtitles.write(chunks, names)
     return not is_whole
 
 
@@ -154,9 +196,7 @@ def _save(
     chunks = list(_follow(narrator, terminal))
     samples = np.concatenate([chunk.samples for chunk in chunks])
     if not len(samples):
-        raise DiaError(
-            "nothing was spoken: the model ended at once. Take another --seed or a longer script."
-        )
+        raise DiaError(NOTHING_SPOKEN)
     place = target.save(samples, narrator.sample_rate)
     return place, len(samples) / narrator.sample_rate, chunks
 
@@ -164,17 +204,28 @@ def _save(
 def _stream(
     target: Target, narrator: Narrator, terminal: Terminal
 ) -> tuple[str, float, list[NarratedChunk]]:
-    """Write every chunk when it is there, and keep its samples no longer."""
-    following = _follow(narrator, terminal)
-    chunk: NarratedChunk | None = next(following)
-    chunks, samples = [], 0
-    with target.open(narrator.sample_rate) as (place, wav):
-        while chunk:
-            wav.write(chunk.samples)
-            samples += len(chunk.samples)
+    """Write every chunk when it is there, and keep its samples no longer.
+
+    Nothing is opened before there is something to write.
+    """
+    chunks: list[NarratedChunk] = []
+
+    def follow() -> Iterator[NDArray[np.float32]]:
+        for chunk in _follow(narrator, terminal):
             chunks.append(dataclasses.replace(chunk, samples=chunk.samples[:0].copy()))
-            chunk = next(following, None)
-    return place, samples / narrator.sample_rate, chunks
+            yield chunk.samples
+
+    following = follow()
+    first = next(filter(len, following), None)
+    if first is None:
+        raise DiaError(NOTHING_SPOKEN)
+    with target.open(narrator.sample_rate) as (place, wav):
+        wav.write(first)
+        count = len(first)
+        for samples in following:
+            wav.write(samples)
+            count += len(samples)
+    return place, count / narrator.sample_rate, chunks
 
 
 def _follow(narrator: Narrator, terminal: Terminal) -> Iterator[NarratedChunk]:

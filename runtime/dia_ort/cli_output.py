@@ -45,6 +45,11 @@ class Target:
     format: AudioFormat
     stream: bool = False
 
+    @property
+    def path(self) -> Path:
+        """Where it goes, by a name that is free now if none is given; not for stdout."""
+        return _free_name(self.format) if self.output is None else Path(self.output)
+
     def save(self, samples: NDArray[np.float32], sample_rate: int) -> str:
         """Write the speech; returns where it is.
 
@@ -57,7 +62,7 @@ class Target:
                 write_audio(sys.stdout.buffer, samples, sample_rate, self.format)
                 sys.stdout.buffer.flush()
                 return "stdout"
-            path = _free_name(self.format) if self.output is None else Path(self.output)
+            path = self.path
             write_audio(path, samples, sample_rate, self.format)
         except BrokenPipeError:
             raise
@@ -80,7 +85,7 @@ class Target:
             BrokenPipeError: Nobody reads it any more.
             AudioFileError: It cannot be written, or no further.
         """
-        place = "stdout" if self.output == STDOUT else self.output or str(_free_name(self.format))
+        place = "stdout" if self.output == STDOUT else str(self.path)
         try:
             if self.output == STDOUT:
                 yield place, WavWriter(sys.stdout.buffer, sample_rate, update=False)
@@ -103,7 +108,7 @@ def find_target(
     Raises:
         InvalidConfigError: The suffix tells no format, the format cannot be streamed, or stdout is
             a terminal.
-        AudioFileError: The place is not writable, or libsndfile cannot write the format.
+        DiaError: The place is not writable, or libsndfile cannot write the format.
     """
     target = Target(output, audio_format or _format_of(output), stream)
     if stream and target.format != AudioFormat.WAV:
@@ -118,15 +123,21 @@ def find_target(
                 "file, or give a name with -o."
             )
     else:
-        path = Path(f"speech.{target.format}") if output is None else Path(output)
-        _check_place(path, replace=not stream)
+        check_place(target.path, "-o", replace=not stream)
     _check_encoder(target.format)
     return target
 
 
 def _format_of(output: str | None) -> AudioFormat:
-    if output is None or output == STDOUT:
-        return AudioFormat.WAV
+    return AudioFormat.WAV if output is None or output == STDOUT else find_format(output)
+
+
+def find_format(output: str) -> AudioFormat:
+    """The format that a name's suffix tells.
+
+    Raises:
+        InvalidConfigError: It tells none.
+    """
     try:
         return AudioFormat(Path(output).suffix.lower().removeprefix("."))
     except ValueError:
@@ -137,8 +148,17 @@ def _format_of(output: str | None) -> AudioFormat:
         ) from None
 
 
-def _check_place(path: Path, *, replace: bool) -> None:
-    """Try what saving will do: a new file beside the target, which links may have moved."""
+def check_place(path: Path, option: str, *, replace: bool = True) -> None:
+    """Try what saving will do: a new file beside the target, which links may have moved.
+
+    Args:
+        path: To be written.
+        option: That gives it.
+        replace: Whether a file that is there is replaced, or written to.
+
+    Raises:
+        DiaError: It cannot be written.
+    """
     try:
         target = path.resolve()
         if target.is_dir():
@@ -150,9 +170,40 @@ def _check_place(path: Path, *, replace: bool) -> None:
             raise PermissionError(None, "Permission denied")
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         reason = error.strerror if isinstance(error, OSError) else error
-        raise AudioFileError(
-            f"cannot write {path} ({reason}): give another name or folder with -o."
+        missing = isinstance(error, FileNotFoundError)
+        remedy = f"make the folder {path.parent} first, or " if missing else ""
+        raise DiaError(
+            f"cannot write {path} ({reason}): {remedy}give another name or folder with {option}."
         ) from error
+
+
+def check_apart(read: dict[str, str | None], written: dict[str, Path | None]) -> None:
+    """Refuse to write one file twice, or over one that is read.
+
+    Args:
+        read: By option; None: it is not given. ``-`` is no file.
+        written: Likewise.
+
+    Raises:
+        InvalidConfigError: Two options name the same file.
+    """
+    inputs = {option: Path(name) for option, name in read.items() if name and name != STDOUT}
+    names: dict[Path, str] = {_locate(path): option for option, path in inputs.items()}
+    for option, path in written.items():
+        if path is None or (path.exists() and not path.is_file()):  # /dev/null takes everything
+            continue
+        if (other := names.setdefault(_locate(path), option)) != option:
+            raise InvalidConfigError(
+                f"{other} and {option} both name {path}, which would be lost: give another name "
+                f"with {option}."
+            )
+
+
+def _locate(path: Path) -> Path:
+    try:
+        return path.resolve()
+    except (OSError, ValueError):  # which reading it will say
+        return path
 
 
 def _check_encoder(audio_format: AudioFormat) -> None:

@@ -9,13 +9,16 @@ from typing import Annotated
 
 import typer
 
+from dia_ort.anchors import Room
+from dia_ort.artifacts import list_artifacts
 from dia_ort.cli_input import read_script
 from dia_ort.cli_models import align
 from dia_ort.cli_options import Json, Speakers
+from dia_ort.config import GenerationConfig
 from dia_ort.errors import InvalidConfigError
 from dia_ort.plan import Plan, PlanLimits
-from dia_ort.plan import plan as make_plan
 from dia_ort.script import Change, Script, parse_script
+from dia_ort.voice import Voice
 
 _DEFAULTS = PlanLimits()
 
@@ -32,11 +35,22 @@ def plan(
         str | None, typer.Option(metavar="TEXT", help="The script itself, instead of FILE.")
     ] = None,
     speaker: Speakers = None,
+    voice: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME_OR_FILE", help="The voice it is to be spoken in; it takes from the room."
+        ),
+    ] = None,
     min_seconds: Annotated[
         float, typer.Option(metavar="X", help="Chunks shorter than this are joined.")
     ] = _DEFAULTS.min_seconds,
     max_seconds: Annotated[
-        float, typer.Option(metavar="X", help="Chunks longer than this are cut.")
+        float,
+        typer.Option(
+            metavar="X",
+            help="Chunks longer than this are cut. What the model has room for lowers it: to 14 "
+            "for several chunks without a voice.",
+        ),
     ] = _DEFAULTS.max_seconds,
     no_closing_tag: Annotated[
         bool,
@@ -44,7 +58,7 @@ def plan(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Show how a script would be cut into chunks. Times are estimates.
+    """Show the chunks in which speak would speak a script. Times are estimates.
 
     The script has tags ([S1] Hello. [S2] Hi!), names (lines like Ann: Hello.), or one speaker, and
     pauses like [pause 0.8s].
@@ -57,8 +71,11 @@ def plan(
     limits = PlanLimits(
         min_seconds=min_seconds, max_seconds=max_seconds, closing_tag=not no_closing_tag
     )
-    script = parse_script(read_script(text, file), parse_speakers(speaker or ()))
-    result = make_plan(script, limits)
+    content = read_script(text, file, "; a script itself is given with --text")
+    script = parse_script(content, parse_speakers(speaker or ()))
+    manifest = list_artifacts()[0].manifest  # of the model that speak takes; none is loaded
+    room = Room(manifest, GenerationConfig())
+    result = room.plan(script, limits, None if voice is None else Voice.load(voice))
     typer.echo(
         _to_json(result, script) if as_json else "\n".join(_to_lines(result, script, limits))
     )

@@ -4,16 +4,22 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
+from dia_ort.anchors import Room
 from dia_ort.audio import AudioChunk
 from dia_ort.cli_input import Recording, with_tag
-from dia_ort.cli_narrate import Reading, is_short, narrate_to
+from dia_ort.cli_narrate import NOTHING_SPOKEN, Reading, find_short, narrate_to
 from dia_ort.cli_output import Target
 from dia_ort.cli_terminal import CtrlC, Terminal
 from dia_ort.codec import ChunkWindows
 from dia_ort.config import GenerationConfig
 from dia_ort.demo_words import DEMO_WORDS, unknown_words
 from dia_ort.dia import Dia
+from dia_ort.ends import find_fault
 from dia_ort.errors import DiaError
+from dia_ort.plan import PlannedChunk
 from dia_ort.script import Script, Turn
 from dia_ort.streams import Generation
 from dia_ort.voice import Voice
@@ -36,7 +42,7 @@ class Job:
     """All that one ``dia-ort speak`` needs, read and checked."""
 
     script: str
-    reading: Reading | None  # how to narrate it; None: it is short, and spoken at once
+    reading: Reading
     config: GenerationConfig
     voice: Voice | Recording | None
     target: Target
@@ -52,15 +58,22 @@ class _Speech:
 
     Attributes:
         place: Where it is.
-        seconds: How long it lasts.
+        samples: Mono, (samples,).
+        sample_rate: In hertz.
         took: How long it took to make.
         first: How long it took to make and write its first chunk, if it was streamed.
     """
 
     place: str
-    seconds: float
+    samples: NDArray[np.float32]
+    sample_rate: int
     took: float
     first: float | None = None
+
+    @property
+    def seconds(self) -> float:
+        """How long it lasts."""
+        return len(self.samples) / self.sample_rate
 
 
 def speak(job: Job, terminal: Terminal) -> int:
@@ -80,10 +93,13 @@ def speak(job: Job, terminal: Terminal) -> int:
         )
         if dia.artifact.is_demo:
             _tell_of_demo(job, terminal)
-        if job.reading:
-            return _narrate(job, job.reading, dia, terminal)
-        script = with_tag(job.script, "script", terminal)
-        generation = dia.start(script, job.config, _make_voice(dia, job.voice, terminal))
+        for message in job.reading.script.warnings:
+            terminal.warn(message)
+        voice = _make_voice(dia, job.voice, terminal)
+        short = find_short(job.reading.script, Room(dia.manifest, job.config), voice)
+        if short is None or not job.reading.is_plain:
+            return _narrate(job, dia, voice, is_short=short is not None, terminal=terminal)
+        generation = dia.start(with_tag(job.script, "script", terminal), job.config, voice)
         with CtrlC() as ctrl_c:
             try:
                 make = _stream if job.target.stream else _save
@@ -92,33 +108,31 @@ def speak(job: Job, terminal: Terminal) -> int:
                 terminal.note(f"stopped: {_kept(job)}")
                 return INTERRUPTED
     _report(speech, generation, dia, terminal)
+    _judge(speech, generation, short, terminal)
     return INTERRUPTED if ctrl_c.pressed else 0
 
 
 def _tell_of_demo(job: Job, terminal: Terminal) -> None:
     terminal.note(_DEMO_NOTE)
-    script = job.script
-    if job.reading:  # without the names of those who speak
-        script = " ".join(item.text for item in job.reading.script.items if isinstance(item, Turn))
-    if unknown := unknown_words(script):
+    turns = (item.text for item in job.reading.script.items if isinstance(item, Turn))
+    if unknown := unknown_words(" ".join(turns)):
         terminal.warn(
             f"the demo does not know {', '.join(unknown)}, and will say something else: it knows "
             f"{', '.join(DEMO_WORDS)}"
         )
 
 
-def _narrate(job: Job, reading: Reading, dia: Dia, terminal: Terminal) -> int:
-    """Speak a script of many chunks; Ctrl-C keeps those that are done."""
-    for message in reading.script.warnings:
-        terminal.warn(message)
-    if count := sum(c.count for c in reading.script.changes if c.kind != "speaker name"):
-        terminal.note(f"note: {count} replacements in the text; `dia-ort plan` shows them")
+def _narrate(job: Job, dia: Dia, voice: Voice | None, *, is_short: bool, terminal: Terminal) -> int:
+    """Speak chunk by chunk; Ctrl-C keeps those that are done."""
+    reading = job.reading
     script: str | Script = reading.script
-    if is_short(reading.script):
-        script = with_tag(job.script, "script", terminal)
-    voice = _make_voice(dia, job.voice, terminal)
+    options = reading.options
+    if is_short:
+        script, options = with_tag(job.script, "script", terminal), reading.short_options
+    elif count := sum(c.count for c in reading.script.changes if c.kind != "speaker name"):
+        terminal.note(f"note: {count} replacements in the text; `dia-ort plan` shows them")
     try:
-        stopped = narrate_to(job.target, dia, script, job.config, voice, reading, terminal)
+        stopped = narrate_to(job.target, dia, script, job.config, voice, options, reading, terminal)
     except KeyboardInterrupt:
         terminal.note(f"stopped: {_kept(job)}")
         return INTERRUPTED
@@ -155,9 +169,7 @@ def _run(
             )
             break
     if not len(generation.codes):
-        raise DiaError(
-            "nothing was spoken: the model ended at once. Take another --seed or a longer script."
-        )
+        raise DiaError(NOTHING_SPOKEN)
     terminal.show("decoding", done=most, most=most)
 
 
@@ -169,7 +181,7 @@ def _save(job: Job, dia: Dia, generation: Generation, run: Iterator[int]) -> _Sp
     samples = dia.decode_codes(generation.codes)
     took = time.perf_counter() - start
     place = job.target.save(samples, dia.sample_rate)
-    return _Speech(place, len(samples) / dia.sample_rate, took)
+    return _Speech(place, samples, dia.sample_rate, took)
 
 
 def _stream(job: Job, dia: Dia, generation: Generation, run: Iterator[int]) -> _Speech:
@@ -180,10 +192,12 @@ def _stream(job: Job, dia: Dia, generation: Generation, run: Iterator[int]) -> _
     with job.target.open(dia.sample_rate) as (place, wav):
         wav.write(chunk.samples)
         first = time.perf_counter() - start
+        pieces = [chunk.samples]
         for chunk in chunks:
             wav.write(chunk.samples)
-    stop = chunk.start + len(chunk.samples)
-    return _Speech(place, stop / dia.sample_rate, time.perf_counter() - start, first)
+            pieces.append(chunk.samples)
+    took = time.perf_counter() - start
+    return _Speech(place, np.concatenate(pieces), dia.sample_rate, took, first)
 
 
 def _chunks(dia: Dia, generation: Generation, run: Iterator[int]) -> Iterator[AudioChunk]:
@@ -208,8 +222,17 @@ def _report(speech: _Speech, generation: Generation, dia: Dia, terminal: Termina
         f"({speed:.2f}x real time){first}, {_ENDINGS[generation.finish_reason]}"
     )
     terminal.note(f"seed {generation.seed}, model {name} ({dtype}) on {provider}")
-    if generation.finish_reason == "length":
-        terminal.note(
-            "note: it came to its most decoder steps before the model ended it, so words may be "
-            "missing: raise --max-tokens if it was given, or split the script"
+
+
+def _judge(
+    speech: _Speech, generation: Generation, short: PlannedChunk, terminal: Terminal
+) -> None:
+    """Warn of speech that may have come out badly; what Ctrl-C stopped is as it was wanted."""
+    reason, samples, rate = generation.finish_reason, speech.samples, speech.sample_rate
+    if reason == "length":
+        terminal.warn(
+            "it came to its most decoder steps before the model ended it, so words may be missing: "
+            "raise --max-tokens if it was given, or split the script"
         )
+    elif reason and (fault := find_fault(samples, rate, reason, short.seconds)):
+        terminal.warn(f"it may have come out badly, and another --seed may help: {fault}")

@@ -9,12 +9,15 @@ from typing import Annotated, Any
 
 import typer
 
+from dia_ort.anchors import Room
 from dia_ort.artifacts import Artifact, list_artifacts
 from dia_ort.audio import write_audio
 from dia_ort.cli_input import check_argument, read_recording, with_tag
 from dia_ort.cli_models import align
 from dia_ort.cli_options import Json
+from dia_ort.cli_output import check_place, find_format
 from dia_ort.cli_terminal import Terminal
+from dia_ort.config import GenerationConfig
 from dia_ort.dia import Dia
 from dia_ort.errors import InvalidConfigError, VoiceFileError
 from dia_ort.voice import NO_TRANSCRIPT, Voice
@@ -106,6 +109,7 @@ def add(
             sample_rate=given.sample_rate,
             normalize=normalize,
         )
+    Room(dia.manifest, GenerationConfig()).check(voice)
     dataclasses.replace(voice, origin=Path(recording).name).save(name)
     typer.echo(
         f"{path}: {len(voice.codes)} frames, for models with the codec of {dia.artifact.name}"
@@ -173,17 +177,24 @@ def export(
             f"the copy {file!r} must end in {SUFFIX}; what the voice sounds like is written with "
             "--audio."
         )
-    terminal = Terminal(quiet=False)
+    if audio is not None:
+        find_format(audio)
+        check_place(Path(audio), "--audio")
     copied = Voice.load(voice)
     copied.save(Path(file))
     typer.echo(f"{file}: the voice")
     if audio is not None:
-        with terminal.progress():
-            dia = Dia.load(model)
-            copied.check_codec(dia.manifest.codec_id)
-            terminal.show("decoding")
-            write_audio(audio, dia.decode_codes(copied.codes), dia.sample_rate)
+        _write_sound(copied, audio, model)
         typer.echo(f"{audio}: what the voice sounds like")
+
+
+def _write_sound(voice: Voice, file: str, model: str | None) -> None:
+    terminal = Terminal(quiet=False)
+    with terminal.progress():
+        dia = Dia.load(model)
+        voice.check_codec(dia.manifest.codec_id)
+        terminal.show("decoding")
+        write_audio(file, dia.decode_codes(voice.codes), dia.sample_rate)
 
 
 def _summary(path: Path, models: Sequence[Artifact]) -> dict[str, Any]:

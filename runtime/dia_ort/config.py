@@ -1,10 +1,8 @@
 """The settings of one generation."""
 
 from dataclasses import dataclass
-from numbers import Integral, Real
-from typing import Any
 
-from dia_ort.errors import InvalidConfigError
+from dia_ort.checks import check_number, check_whole
 
 _MAX_INT = 2**31 - 1
 
@@ -53,17 +51,7 @@ class GenerationConfig:
             self._set_int("seed", 0, 2**64 - 1)
 
     def _set_int(self, field: str, low: int, high: int) -> None:
-        value: Any = getattr(self, field)
-        valid = isinstance(value, Integral) and not isinstance(value, bool)
-        if not valid or not low <= value <= high:
-            raise InvalidConfigError(
-                f"{field} is {value!r}: give a whole number from {low} to {high}"
-            )
-        object.__setattr__(self, field, int(value))
+        object.__setattr__(self, field, check_whole(field, getattr(self, field), low, high))
 
     def _set_float(self, field: str, low: float, high: float) -> None:
-        value: Any = getattr(self, field)
-        valid = isinstance(value, Real) and not isinstance(value, bool)
-        if not valid or not low <= value <= high:  # NaN fails every comparison
-            raise InvalidConfigError(f"{field} is {value!r}: give a number from {low} to {high}")
-        object.__setattr__(self, field, float(value))
+        object.__setattr__(self, field, check_number(field, getattr(self, field), low, high))

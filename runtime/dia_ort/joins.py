@@ -1,5 +1,6 @@
 """Pieces of speech to one, without clicks."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -122,3 +123,9 @@ class Joiner:
 def _ramp(size: int) -> Samples:
     """From 0 to 1, both left out."""
     return ((np.arange(size) + 0.5) / max(size, 1)).astype(np.float32)
+
+
+def split(samples: Samples, size: int) -> Iterator[Samples]:
+    """Pieces of samples, (samples,), of so many at the most."""
+    for start in range(0, len(samples), size):
+        yield samples[start : start + size]

@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 
 from dia_ort.anchors import Room, speakers_of
 from dia_ort.audio import FinishReason
+from dia_ort.checks import check_whole
 from dia_ort.config import GenerationConfig
 from dia_ort.ends import find_fault
 from dia_ort.engine import Engine, GenerationHandle
 from dia_ort.errors import GenerationCancelledError
-from dia_ort.joins import Joiner
+from dia_ort.joins import Joiner, split
 from dia_ort.narration import NarrationOptions, derive_seed
 from dia_ort.plan import Plan, PlannedChunk
 from dia_ort.script import Script
@@ -53,7 +54,7 @@ class LiveNarrator:
         sample_rate: In hertz.
 
     Raises:
-        InvalidConfigError: ``max_tokens`` or the speed is out of range.
+        InvalidConfigError: ``max_tokens``, the speed or the width is out of range.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class LiveNarrator:
         goes_on: bool = False,
     ) -> None:
         check_speed(speed)
+        check_whole("width", width, 1, _ANY_SIZE)
         config = config or GenerationConfig()
         if config.seed is None:
             config = dataclasses.replace(config, seed=secrets.randbits(63))
@@ -183,7 +185,7 @@ class LiveSpeech:
             handle.cancel()
 
     async def samples(self) -> AsyncGenerator[Samples, None]:
-        """The samples, mono, (samples,), piece by piece; to be taken once.
+        """The samples, mono, (samples,), piece by piece, silence by the second; to be taken once.
 
         Whoever closes it early, or is cancelled, cancels the speech.
 
@@ -227,7 +229,8 @@ class LiveSpeech:
             pieces.append(piece.samples)
             yield self._joiner.push(await self._change(speed.push, piece.samples))
         yield self._joiner.push(await self._change(speed.finish))
-        yield self._joiner.close(planned.pause_after)
+        for part in split(self._joiner.close(planned.pause_after), self._rate):
+            yield part
         self._judge(planned, handle, np.concatenate(pieces))
 
     async def _change(self, change: Callable[..., Samples], *samples: Samples) -> Samples:

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from dia_ort.anchors import Room, speakers_of
 from dia_ort.audio import Audio, FilePath, FinishReason, write_audio
+from dia_ort.checks import check_number, check_whole
 from dia_ort.config import GenerationConfig
 from dia_ort.ends import find_fault, longest, shorten_silences
 from dia_ort.engine import Engine, GenerationHandle
@@ -54,7 +55,8 @@ class NarrationOptions:
         speed: Of speech, 0.25 to 4, at the same pitch. Pauses keep their lengths.
 
     Raises:
-        InvalidConfigError: A field is out of its range, or PyAV is missing for the speed.
+        InvalidConfigError: A field has the wrong type or is out of its range, or PyAV is missing
+            for the speed.
     """
 
     limits: PlanLimits = field(default_factory=PlanLimits)
@@ -65,11 +67,13 @@ class NarrationOptions:
     speed: float = 1.0
 
     def __post_init__(self) -> None:
-        ranges = {"retries": _MOST, "crossfade": 1, "pause": _MOST, "max_silence": _MOST}
-        for name, most in ranges.items():
-            value = getattr(self, name)
-            if value is not None and not 0 <= value <= most:
-                raise InvalidConfigError(f"{name} is {value!r}: give a number from 0 to {most}")
+        if not isinstance(self.limits, PlanLimits):
+            raise InvalidConfigError(f"limits is {self.limits!r}: give PlanLimits")
+        check_whole("retries", self.retries, 0, _MOST)
+        check_number("crossfade", self.crossfade, 0, 1)
+        check_number("pause", self.pause, 0, _MOST)
+        if self.max_silence is not None:
+            check_number("max_silence", self.max_silence, 0, _MOST)
         check_speed(self.speed)
 
 

@@ -22,12 +22,13 @@ the tag of the second to last speaker at the end, which makes the end of the aud
 
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from itertools import groupby
 from operator import add, attrgetter
 
+from dia_ort.checks import check_number, check_whole
 from dia_ort.errors import InvalidConfigError
 from dia_ort.script import NON_VERBALS, SPEAKERS, Pause, Script, Turn
 
@@ -38,6 +39,7 @@ NON_VERBAL_SECONDS = 1
 """A laugh or a sigh, whatever its name's length."""
 
 _LONGEST = 3600.0
+_MOST = 2**31 - 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +59,7 @@ class PlanLimits:
         closing_tag: Whether the text ends with the tag of the other speaker than the last one.
 
     Raises:
-        InvalidConfigError: A limit is out of its range.
+        InvalidConfigError: A limit has the wrong type or is out of its range.
     """
 
     min_seconds: float = 5.0
@@ -67,18 +69,15 @@ class PlanLimits:
     closing_tag: bool = True
 
     def __post_init__(self) -> None:
-        if not 0 <= self.min_seconds < self.max_seconds <= _LONGEST:
+        check_number("min_seconds", self.min_seconds, 0, _LONGEST)
+        check_number("max_seconds", self.max_seconds, 0, _LONGEST)
+        if self.min_seconds >= self.max_seconds:
             raise InvalidConfigError(
                 f"chunks of {self.min_seconds:g} to {self.max_seconds:g} seconds: the first is to "
-                f"be less than the second, both from 0 to {_LONGEST:g}"
+                "be less than the second"
             )
-        if self.max_turns < 1:
-            raise InvalidConfigError(f"max_turns is {self.max_turns}: give 1 or more")
-        if self.max_text < _OVERHEAD + 4:  # a character has up to 4 bytes
-            raise InvalidConfigError(
-                f"max_text is {self.max_text}: give {_OVERHEAD + 4} or more, so that two tags and "
-                "a character fit"
-            )
+        check_whole("max_turns", self.max_turns, 1, _MOST)
+        check_whole("max_text", self.max_text, _OVERHEAD + 4, _MOST)  # a character: up to 4 bytes
 
 
 _OVERHEAD = 4
@@ -148,6 +147,12 @@ def plan(script: Script, limits: PlanLimits | None = None) -> Plan:
     return Plan(tuple(chunks))
 
 
+_CROWD = 64
+"""So many units that fit one chunk are a crowd; in prose there is none."""
+
+_THINNED = 4
+"""Of a crowd's ends, one in so many is tried."""
+
 _Cost = tuple[float, ...]
 _NON_VERBAL = re.compile("|".join(map(re.escape, NON_VERBALS)))
 _CLAUSE = re.compile(r"\S.*?(?:[,;:][\"')\]]*(?= )| -(?= )|$)", re.DOTALL)
@@ -163,6 +168,10 @@ class _Boundary(IntEnum):
     WORD = 3
 
 
+_CUTS = ((0, 0, 0), (0, 0, 1), (0, 1, 1), (1, 0, 1))
+"""For each boundary, whether a cut there is between words, between clauses, and within a turn."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Unit:
     """A piece of a turn that is not cut.
@@ -171,6 +180,7 @@ class _Unit:
         span: Where it is.
         speaker: Who speaks.
         text: The words, and a space unless a word goes on.
+        size: The bytes of the text.
         length: The time to say it, in characters.
         ends: What ends with it.
     """
@@ -178,6 +188,7 @@ class _Unit:
     span: Span
     speaker: str
     text: str
+    size: int
     length: int
     ends: _Boundary
 
@@ -206,12 +217,13 @@ def _units(index: int, turn: Turn, limits: PlanLimits) -> Iterator[_Unit]:
             ends = {clause.end(): _Boundary.CLAUSE, sentence_end: _Boundary.SENTENCE}
             ends[len(text)] = _Boundary.TURN
             for start, end in _split_clause(text, *clause.span(), limits):
-                space = "" if text[end : end + 1].strip() else " "
+                words = text[start:end] + ("" if text[end : end + 1].strip() else " ")
                 yield _Unit(
                     span=Span(index, start, end),
                     speaker=turn.speaker,
-                    text=text[start:end] + space,
-                    length=_speech_length(text[start:end] + space),
+                    text=words,
+                    size=len(words.encode()),
+                    length=speech_length(words),
                     ends=ends.get(end, _Boundary.WORD),
                 )
 
@@ -219,7 +231,7 @@ def _units(index: int, turn: Turn, limits: PlanLimits) -> Iterator[_Unit]:
 def _split_clause(text: str, start: int, end: int, limits: PlanLimits) -> Iterator[tuple[int, int]]:
     """A clause as it is if it fits, else its words; a word that does not fit is cut anywhere."""
     room = limits.max_text - _tags_size(1, limits)
-    length = _speech_length(text[start:end])
+    length = speech_length(text[start:end])
     if length < _characters(limits.max_seconds) and len(text[start:end].encode()) <= room:
         yield start, end
         return
@@ -243,11 +255,11 @@ def _split_word(text: str, start: int, end: int, room: int) -> Iterator[tuple[in
 
 def speech_seconds(text: str) -> float:
     """An estimate of how long it takes to say a text, without tags."""
-    return _speech_length(text) / CHARACTERS_PER_SECOND
+    return speech_length(text) / CHARACTERS_PER_SECOND
 
 
-def _speech_length(text: str) -> int:
-    """The time to say a text, in characters."""
+def speech_length(text: str) -> int:
+    """An estimate of how long it takes to say a text, without tags, in characters."""
     words, sounds = _NON_VERBAL.subn("", text)
     return len(words) + sounds * NON_VERBAL_SECONDS * CHARACTERS_PER_SECOND
 
@@ -263,13 +275,11 @@ def _tags_size(turns: int, limits: PlanLimits) -> int:
 
 def _partition(units: Sequence[_Unit], limits: PlanLimits) -> list[Sequence[_Unit]]:
     """The chunks of least cost, found by dynamic programming over the end of the last chunk."""
-    best: list[tuple[_Cost, int]] = [((0,) * 6, 0)]
-    for end in range(1, len(units) + 1):
-        best.append(
-            min(
-                (tuple(map(add, best[start][0], cost)), start)
-                for start, cost in _last_chunks(units, end, limits)
-            )
+    best: dict[int, tuple[_Cost, int]] = {0: ((0,) * 6, 0)}
+    for end in _ends(units, limits):
+        best[end] = min(
+            (tuple(map(add, best[start][0], cost)), start)
+            for start, cost in _last_chunks(units, end, best, limits)
         )
     chunks = []
     end = len(units)
@@ -280,24 +290,41 @@ def _partition(units: Sequence[_Unit], limits: PlanLimits) -> list[Sequence[_Uni
     return chunks[::-1]
 
 
+def _ends(units: Sequence[_Unit], limits: PlanLimits) -> Iterator[int]:
+    """Where chunks may end: after every unit, but in a crowd of tiny ones after some.
+
+    All ends are tried with all starts before them, so thousands of them would take seconds.
+    """
+    for start in range(0, len(units), _CROWD):
+        some = units[start : start + _CROWD]
+        crowded = len(some) == _CROWD and any(_last_chunks(some, _CROWD, {0}, limits))
+        step = _THINNED if crowded else 1
+        yield from range(start + step, start + len(some) + 1, step)
+
+
 def _last_chunks(
-    units: Sequence[_Unit], end: int, limits: PlanLimits
+    units: Sequence[_Unit], end: int, starts: Container[int], limits: PlanLimits
 ) -> Iterator[tuple[int, _Cost]]:
-    """Where a chunk that ends there can start, and what it costs. Its last unit always fits."""
+    """At which of the starts a chunk that ends there can start, and what it costs.
+
+    What lies between two neighbouring ends always fits.
+    """
     last = units[end - 1]
-    size = len(last.text.rstrip().encode()) - len(last.text.encode())  # no space at the end
+    size = len(last.text.rstrip().encode()) - last.size  # no space at the end
+    most = _characters(limits.max_seconds)
     length = turns = 0
     speaker = ""
     for start in range(end - 1, -1, -1):
         unit = units[start]
-        size += len(unit.text.encode())
+        size += unit.size
         length += unit.length
         turns += unit.speaker != speaker
         speaker = unit.speaker
-        fits = size + _tags_size(turns, limits) <= limits.max_text
-        if start < end - 1 and not (fits and length <= _characters(limits.max_seconds)):
+        fits = length <= most and size + _tags_size(turns, limits) <= limits.max_text
+        if start < end - 1 and not fits:
             return
-        yield start, _cost(speaker, last.ends, length, turns, limits)
+        if start in starts:
+            yield start, _cost(speaker, last.ends, length, turns, limits)
 
 
 def _cost(
@@ -306,13 +333,14 @@ def _cost(
     """What a chunk costs, rule by rule."""
     middle = (limits.min_seconds + limits.max_seconds) / 2
     distance = (length / CHARACTERS_PER_SECOND - middle) / (limits.max_seconds - middle)
+    cuts_words, cuts_clauses, cuts_turn = _CUTS[ends]
     return (
         max(0, length - _characters(limits.max_seconds)),
         max(0, _characters(limits.min_seconds) - length),
-        ends == _Boundary.WORD,
-        ends == _Boundary.CLAUSE,
+        cuts_words,
+        cuts_clauses,
         max(0, turns - limits.max_turns),
-        distance * distance + (first_speaker != SPEAKERS[0]) + (ends != _Boundary.TURN),
+        distance * distance + (first_speaker != SPEAKERS[0]) + cuts_turn,
     )
 
 

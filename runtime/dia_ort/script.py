@@ -12,7 +12,7 @@ A script is written in one of three forms:
 * **Plain text**: all of it is S1's.
 
 In all of them ``[pause 0.8s]``, ``[pause 800ms]`` and ``[pause 1]`` are pauses, of at most 10
-seconds. A blank line ends a sentence.
+seconds, those in a row together. A blank line ends a sentence.
 
 What the model has hardly seen is replaced by what it knows (typographic quotes, dashes and white
 space, characters that cannot be seen), and every replacement is reported.
@@ -26,6 +26,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
+from itertools import groupby
+from math import fsum
 
 from dia_ort.errors import InvalidConfigError, InvalidTextError
 from dia_ort.text import SPEAKER_TAGS, has_speaker_tag
@@ -97,7 +99,7 @@ class Script:
         warnings: What may not come out as it was meant.
 
     Raises:
-        InvalidTextError: There are no turns, or a pause comes first.
+        InvalidTextError: There are no turns, a pause comes first, or pauses are too long.
     """
 
     items: tuple[Turn | Pause, ...]
@@ -113,6 +115,18 @@ class Script:
             raise InvalidTextError(
                 "the script begins with a pause, and a pause comes after speech: remove it"
             )
+        for kind, items in groupby(self.items, type):
+            if kind is Pause:
+                _check_silence(fsum(item.seconds for item in items if isinstance(item, Pause)))
+
+
+def _check_silence(seconds: float) -> None:
+    """Refuse pauses in a row that are too long together."""
+    if seconds > MAX_PAUSE:
+        raise InvalidTextError(
+            f"the script has pauses of {seconds:g} seconds in a row, and {MAX_PAUSE:g} are the "
+            "most: make them shorter, or put words between them"
+        )
 
 
 def parse_script(text: str, speakers: Mapping[str, str] | None = None) -> Script:
@@ -129,10 +143,14 @@ def parse_script(text: str, speakers: Mapping[str, str] | None = None) -> Script
 
     Raises:
         InvalidTextError: The script has no words, mixes tags and names, has more names than
-            speakers, does not say who speaks, begins with a pause, or has a pause or tag that
-            cannot be read.
+            speakers, does not say who speaks, begins with a pause, has pauses that are too long,
+            or a pause or tag that cannot be read.
         InvalidConfigError: ``speakers`` has something else than S1 and S2, or an empty name.
     """
+    if not isinstance(text, str):
+        raise InvalidTextError(
+            f"the script is {type(text).__name__}, not str: decode bytes, and give one script"
+        )
     report = _Report()
     tagged = _tag_speakers(_normalise(text, report), _check_speakers(speakers or {}), report)
     items = tuple(_parse_tagged(tagged, report))
@@ -209,7 +227,7 @@ def _replace_dash(match: re.Match[str], report: _Report) -> str:
 
 
 _PAUSE = r"(?i:\[ ?pause\b[^\[\]]{0,40}\])"
-_TAG = re.compile(r"\[ ?[Ss] ?[0-9]+ ?\]")
+_TAG = re.compile(r"\[\s*[Ss]\s*[0-9]+\s*\]")
 _SPEAKER_LINE = re.compile(
     r"^\**(?P<name>[^\s*:()\[\]][^*:()\[\]\n]{0,39}?)[* ]{0,4}"
     r"(?P<aside>\([^()\n]*\))?[* ]{0,4}:\**(?= |$)",
@@ -252,19 +270,33 @@ def _tag_speakers(text: str, given: dict[str, str], report: _Report) -> str:
     if is_mapped or (len(named) > 1 and not is_tagged):
         _refuse_unnamed(text, named)
         text = _replace_names(text, _assign(named, known), report)
-        unread = [line for line in lines if line not in named]
+        names = set(named)
+        unread = [line for line in lines if line not in names]
     for line in unread:
         option = f'--speaker "{line["name"]}=S1"'
         report.warn(f"{line[0]!r} is read aloud; if it names a speaker, say so with {option}")
     return text
 
 
-def _read_tag(tag: str) -> str:
+def fix_tags(text: str, name: str = "script") -> str:
+    """A text with its speaker tags as the model wants them; it would say ``[s1]`` and ``[S 1]``.
+
+    Args:
+        text: Is left as it stands but for that.
+        name: What errors call it.
+
+    Raises:
+        InvalidTextError: It has the tag of a third speaker.
+    """
+    return _TAG.sub(lambda match: _read_tag(match[0], name), text)
+
+
+def _read_tag(tag: str, name: str = "script") -> str:
     """A tag as the model wants it."""
     read = f"[S{''.join(filter(str.isdecimal, tag))}]"
     if read not in SPEAKER_TAGS:
         known = " and ".join(SPEAKER_TAGS)
-        raise InvalidTextError(f"the script has the tag {tag}, and Dia knows {known} alone")
+        raise InvalidTextError(f"the {name} has the tag {tag}, and Dia knows {known} alone")
     return read
 
 
@@ -323,12 +355,14 @@ def _replace_names(text: str, speakers: dict[str, str], report: _Report) -> str:
 
 
 _MARK = re.compile(rf"(\[S[12]\]|{_PAUSE})")
+_BEGINNING = re.compile(rf"(?:\s|{_TAG.pattern}|{_PAUSE})*")
 _PAUSE_LENGTH = re.compile(r"\[ ?pause ?([0-9]+(?:\.[0-9]+)?) ?(s|ms|) ?\]", re.IGNORECASE)
 _SENTENCE_END = re.compile(r"(?<![.!?])[.!?]+[\"')\]]* ")
 _ABBREVIATION = re.compile(  # or an initial
     r"(?<!\w)(?:Mr|Mrs|Ms|Dr|Prof|St|Jr|Sr|Capt|Col|Gen|Lt|Sgt|Rev|vs|e\.g|i\.e|[A-HJ-Z])\. $"
 )
 _ASIDE = re.compile(r"[(\[][A-Za-z]+(?: [A-Za-z]+){0,2}[)\]]")
+_BRACKET = re.compile(r"\[[^\[\]\n]{0,30}\]?")
 
 
 def _parse_tagged(text: str, report: _Report) -> Iterator[Turn | Pause]:
@@ -356,8 +390,9 @@ def _is_inside_sentence(said: str, words: str) -> bool:
     before, after = said.rstrip(), words.lstrip()
     if not before or not after or "\n\n" in said[len(before) :] + words[: -len(after)]:
         return False
-    is_closed = before.endswith(")") or before.rstrip("\"')]").endswith((".", "!", "?"))
-    return after[0].islower() or not is_closed
+    end = before.rstrip("\"')]")
+    is_closed = before.endswith(")") or end.endswith((".", "!", "?"))
+    return not is_closed or (end.endswith("...") and after[0].islower())
 
 
 def _pause_seconds(mark: str) -> float:
@@ -369,6 +404,22 @@ def _pause_seconds(mark: str) -> float:
             f"{MAX_PAUSE:g} seconds"
         )
     return seconds
+
+
+def split_pauses(text: str) -> tuple[float, str]:
+    """The pauses that a text begins with, in seconds, and what is said after them, with its tags.
+
+    For text that goes on after other speech: a script begins with speech.
+
+    Raises:
+        InvalidTextError: A pause cannot be read, or they are too long.
+    """
+    beginning = _BEGINNING.match(text)
+    end = beginning.end() if beginning else 0
+    seconds = fsum(_pause_seconds(mark) for mark in re.findall(_PAUSE, text[:end]))
+    _check_silence(seconds)
+    tags = re.sub(rf"{_PAUSE}\s*", "", text[:end])
+    return seconds, tags + text[end:] if text[end:] else ""
 
 
 def _sentences(words: str, report: _Report) -> Iterator[str]:
@@ -401,6 +452,8 @@ def _warn_of_asides(items: tuple[Turn | Pause, ...], report: _Report) -> None:
             close = difflib.get_close_matches(aside.lower(), NON_VERBALS, n=1, cutoff=0.75)
             hint = f"; do you mean {close[0]}?" if close else ""
             report.warn(f"{aside} is not a non-verbal that Dia knows, and may sound odd{hint}")
+    for bracket in _BRACKET.findall(_ASIDE.sub("", text)):
+        report.warn(f"{_shorten(bracket)!r} is neither a tag nor a pause, and is read aloud")
 
 
 def _shorten(text: str) -> str:

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dia_ort.checks import check_number
 from dia_ort.errors import InvalidConfigError
 
 SLOWEST, FASTEST = 0.25, 4.0
@@ -21,10 +22,7 @@ def check_speed(speed: float) -> None:
     Raises:
         InvalidConfigError: It is not from 0.25 to 4; or it is not 1, and PyAV is not installed.
     """
-    if not SLOWEST <= speed <= FASTEST:
-        raise InvalidConfigError(
-            f"speed is {speed:g}: give a number from {SLOWEST:g} (a quarter as fast) to {FASTEST:g}"
-        )
+    check_number("speed", speed, SLOWEST, FASTEST)
     if speed != 1:
         _load_av()
 

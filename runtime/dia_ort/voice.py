@@ -7,7 +7,7 @@ import os
 import reprlib
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import NoneType
 from typing import TYPE_CHECKING, Any, Self
@@ -23,6 +23,7 @@ from dia_ort.errors import (
     VoiceFileError,
 )
 from dia_ort.files import write_file
+from dia_ort.script import fix_tags
 from dia_ort.voices import find_voice, locate_voice, missing_voice, voices_folder
 
 if TYPE_CHECKING:
@@ -108,7 +109,7 @@ class Voice:
             audio: A file in any format that soundfile reads, or samples of shape ``(samples,)``
                 or ``(samples, channels)``, floating point from -1 to 1, or int16 or int32. They
                 are made mono and resampled by soxr.
-            transcript: What it says, word for word, with its speaker tags.
+            transcript: What it says, word for word, with its speaker tags (``[s1]`` is one too).
             sample_rate: Of samples, in hertz.
             normalize: Bring it to a common level first; see
                 :func:`dia_ort.audio.normalize_loudness`.
@@ -118,14 +119,14 @@ class Voice:
             InvalidAudioError: The recording is too short, too long or silent, or the samples are
                 not as above.
             InvalidConfigError: There is a sample rate with a file, or none with samples.
-            InvalidTextError: The transcript is not a str.
+            InvalidTextError: The transcript is not a str, or has the tag of a third speaker.
         """
         origin = ""
         if isinstance(audio, str | os.PathLike):
             if sample_rate is not None:
                 raise InvalidConfigError("sample_rate is for samples; a file has its own")
             origin = Path(audio).name
-            audio, sample_rate = read_audio(audio)
+            audio, sample_rate = read_audio(audio, check_duration)
         elif sample_rate is None:
             raise InvalidConfigError("samples say nothing of their rate: give sample_rate too")
         samples = prepare_audio(audio, sample_rate, dia.sample_rate)
@@ -135,7 +136,8 @@ class Voice:
         if normalize:
             samples = normalize_loudness(samples)
         codes = dia.encode_audio(samples, dia.sample_rate)
-        return cls(codes, transcript, dia.manifest.codec_id, origin)
+        voice = cls(codes, transcript, dia.manifest.codec_id, origin)
+        return replace(voice, transcript=fix_tags(voice.transcript, "transcript"))
 
     @classmethod
     def from_result(cls, audio: Audio, transcript: str | None = None) -> Self:

@@ -1,6 +1,8 @@
 import io
+import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -153,6 +155,42 @@ def test_what_is_no_audio_file_is_refused(tmp_path):
     path.write_text("this is not audio")
     with pytest.raises(AudioFileError, match=r"a\.wav as audio .*convert it to WAV or FLAC"):
         read_audio(path)
+    path.rename(tmp_path / "a.raw")
+    with pytest.raises(AudioFileError, match=r"a\.raw as audio .it has no header"):
+        read_audio(tmp_path / "a.raw")
+
+
+def test_a_stream_that_does_not_tell_its_length_is_refused(tmp_path):
+    path = tmp_path / "a.flac"
+    write_audio(path, tone(), RATE)
+    content = bytearray(path.read_bytes())
+    content[21] &= 0xF0  # the lowest 36 bits of these eight bytes are the number of samples
+    content[22:26] = bytes(4)
+    path.write_bytes(content)
+    with pytest.raises(AudioFileError, match="does not say how long it is"):
+        read_audio(path)
+
+
+def test_the_length_is_checked_before_anything_is_decoded(tmp_path, monkeypatch):
+    def refuse(seconds):
+        raise InvalidAudioError(f"{seconds} s")
+
+    path = tmp_path / "a.flac"
+    write_audio(path, tone(), RATE)
+    monkeypatch.setattr(soundfile.SoundFile, "read", lambda *_, **__: pytest.fail("it is decoded"))
+    with pytest.raises(InvalidAudioError, match=r"0\.5 s"):
+        read_audio(path, refuse)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes")
+def test_a_pipe_is_read(tmp_path):
+    pipe, buffer = tmp_path / "pipe", io.BytesIO()
+    write_audio(buffer, tone(), RATE)
+    os.mkfifo(pipe)
+    with ThreadPoolExecutor(1) as threads:
+        threads.submit(pipe.write_bytes, buffer.getvalue())
+        samples, rate = read_audio(pipe)
+    assert (len(samples), rate) == (RATE // 2, RATE)
 
 
 @pytest.mark.parametrize(

@@ -40,9 +40,10 @@ class TestLines:
         return list(read_lines(jsonl(*records), "wav"))
 
     def test_names(self):
-        records = [{"text": "a"}, {"id": "b"}, {"id": 7}, {"output": "sub/c.flac"}]
+        records = [{"text": "a"}, {"id": "b"}, {"id": 7}, {"output": "sub/c.flac"}, {"id": None}]
         lines = self.read(*({"text": "Hi.", **record} for record in records))
-        assert [line.output for line in lines] == ["0001.wav", "b.wav", "7.wav", "sub/c.flac"]
+        names = ["0001.wav", "b.wav", "7.wav", "sub/c.flac", "0005.wav"]
+        assert [line.output for line in lines] == names
 
     def test_settings(self):
         (line,) = self.read({"text": "Hi.", "seed": 3, "top_p": 0.5, "retries": 4, "speed": 1})
@@ -89,6 +90,8 @@ class TestLines:
             ),
             ({"text": "Hi.", "output": RECORD}, "tells no audio format"),
             ({"text": "Hi.", "id": ".hidden"}, "no name for an output"),
+            ({"text": "Hi.", "id": True}, "'id' is True"),
+            ({"text": "Hi.", "id": 1.5}, "'id' is 1.5"),
         ],
     )
     def test_what_cannot_be_read_fails_alone(self, record, reason):
@@ -185,6 +188,39 @@ class TestBatch:
         assert "1 done" in run(dia_ort, first).err
         assert contents(tmp_path / "out") == before
 
+    def test_what_came_out_badly_is_said_again(self, dia_ort):
+        line = {"text": "[S1] yes. (laugh)", **SHORT}
+        first, second = run(dia_ort, line).err, run(dia_ort, line).err
+        assert "line 1 (0001.wav): (laugh) is not a non-verbal" in first
+        assert "1 skipped" in second
+        for err in (first, second):
+            assert "line 1 (0001.wav) may have come out badly: chunk 1, at 0.0 s: it ran" in err
+
+    def test_a_record_without_faults_is_one_of_none(self, dia_ort, tmp_path):
+        line = {"text": "[S1] yes.", **SHORT}
+        run(dia_ort, line)
+        record = tmp_path / "out" / RECORD
+        entry = json.loads(record.read_text())
+        del entry["faults"]
+        record.write_text(json.dumps(entry))
+        assert "1 skipped" in run(dia_ort, line).err
+
+    @pytest.mark.usefixtures("nothing_loads")
+    def test_a_folder_that_cannot_be_made(self, dia_ort, tmp_path):
+        (tmp_path / "a.wav").touch()
+        code, _, err = dia_ort("batch", "-", "--out-dir", "a.wav", stdin=b'{"text": "a"}')
+        assert code == 1
+        assert "error: cannot make the folder a.wav" in err
+        assert "--out-dir" in err
+
+    @pytest.mark.usefixtures("nothing_loads")
+    def test_the_record_does_not_replace_the_lines(self, dia_ort, tmp_path):
+        (tmp_path / RECORD).write_bytes(jsonl({"text": "a"}))
+        code, _, err = dia_ort("batch", RECORD, "--out-dir", ".")
+        assert code == 2
+        assert "FILE and --out-dir both name batch.jsonl" in err
+        assert (tmp_path / RECORD).read_bytes() == jsonl({"text": "a"})
+
     @pytest.mark.usefixtures("nothing_loads")
     def test_the_file_is_read_before_a_model_is_loaded(self, dia_ort):
         code, _, err = dia_ort("batch", "missing.jsonl", "--out-dir", "out")
@@ -219,9 +255,9 @@ def renamed(path, target):
     may_die()
     return result
 
-def cut_short(batch, line):
+def cut_short(batch, line, spoken):
     may_die(lambda: (batch._folder / RECORD).open("a").write('{"output": "' + line.output))
-    note(batch, line)
+    note(batch, line, spoken)
 
 Path.write_bytes, Path.replace, Batch.note = half_written, renamed, cut_short
 main()

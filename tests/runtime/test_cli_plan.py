@@ -1,11 +1,22 @@
 """``dia-ort plan``."""
 
+import io
 import json
+import sys
 
+import numpy as np
 import pytest
+
+from dia_ort.anchors import Room
+from dia_ort.artifacts import list_artifacts
+from dia_ort.config import GenerationConfig
+from dia_ort.plan import PlanLimits
+from dia_ort.script import parse_script
+from dia_ort.voice import Voice
 
 pytestmark = pytest.mark.usefixtures("nothing_loads")
 
+SOME = b"Some words are here. " * 40
 SCRIPT = "[S1] “Hello” there. [S2] Hi! (giggles) [pause 0.8s] [S1] Bye."
 
 
@@ -68,6 +79,26 @@ def test_json_has_the_plan_and_the_script(dia_ort):
     assert len(script["warnings"]) == 1
 
 
+def test_it_shows_the_chunks_that_speak_makes(dia_ort):
+    script = parse_script("Some words are here. " * 40)
+    room = Room(list_artifacts()[-1].manifest, GenerationConfig())
+    voice = Voice(np.zeros((1000, 9), int), "[S1] yes.")
+    voice.save("./ann.voice")
+    for options, beside in (((), None), (("--voice", "ann.voice"), voice)):
+        result = json.loads(dia_ort("plan", "-", "--json", *options, stdin=SOME).out)["plan"]
+        chunks = room.plan(script, PlanLimits(), beside).chunks
+        assert [chunk["text"] for chunk in result["chunks"]] == [chunk.text for chunk in chunks]
+        assert len(chunks) > 3
+
+
+def test_a_terminal_that_is_not_utf8(dia_ort, monkeypatch):
+    out = io.TextIOWrapper(io.BytesIO(), "cp1252")
+    monkeypatch.setattr(sys, "stdout", out)
+    assert dia_ort("plan", "--text", "[S1] Hi \U0001f600 there.").code == 0
+    out.flush()
+    assert rb"Hi \U0001f600 there." in out.buffer.getvalue()
+
+
 def test_a_long_text_is_wrapped_and_whole(dia_ort, monkeypatch):
     monkeypatch.setenv("COLUMNS", "100")
     text = " ".join(f"Word {i}." for i in range(30))
@@ -84,6 +115,8 @@ def test_a_long_text_is_wrapped_and_whole(dia_ort, monkeypatch):
         ((), "either as FILE"),
         (("-", "--text", "Hi."), "either as FILE"),
         (("missing.txt",), "cannot read the script missing.txt"),
+        (("[S1] hello world.",), "a script itself is given with --text"),
+        (("[S1] hello world. " * 100,), "a script itself is given with --text"),
         (("--text", ""), "no words"),
         (("--text", "[S3] Hi."), "the tag [S3]"),
         (("--text", "Hi. [pause 1h]"), "[pause 1h]"),

@@ -33,6 +33,7 @@ def test_it_says_where_the_speech_is_and_how_it_came_about(dia_ort):
     assert (code, out) == (0, b"")
     assert f"hello.wav: {duration('hello.wav'):.2f} s of speech in " in err
     assert "x real time), cut off at the limit\n" in err
+    assert "warning: it came to its most decoder steps" in err
     assert "raise --max-tokens" in err
     assert "seed 7, model demo (" in err
     assert ") on cpu" in err
@@ -78,7 +79,20 @@ def test_settings_reach_the_model(dia_ort):
 
 
 def test_quiet_prints_nothing(dia_ort):
-    assert dia_ort("speak", "no dia", *SHORT, "-q") == (0, b"", "")
+    assert dia_ort("speak", TEXT, "--model", "demo", "--seed", 7, "-q") == (0, b"", "")
+
+
+def test_speech_that_was_cut_off_is_warned_of_in_any_case(dia_ort):
+    err = dia_ort("speak", TEXT, *SHORT, "-q").err
+    assert err.startswith("warning: it came to its most decoder steps")
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("option", ["-q", "--stream"])
+def test_speech_of_an_odd_length_is_warned_of(dia_ort, monkeypatch, option):
+    monkeypatch.setattr("dia_ort.cli_speak.find_fault", lambda *_: "it is silent")
+    err = dia_ort("speak", TEXT, "--model", "demo", "--seed", 7, option).err
+    assert "warning: it may have come out badly, and another --seed may help: it is silent\n" in err
 
 
 # Scripts
@@ -91,6 +105,22 @@ def test_a_script_that_begins_without_tag_gets_one(dia_ort, script):
     assert bare.out == tagged.out
     assert "note: the script begins with neither [S1] nor [S2]: [S1] is put before it\n" in bare.err
     assert "[S1]" not in tagged.err
+
+
+@pytest.mark.parametrize("script", ["[s1] hello world.", "[ S 1 ] hello world."])
+def test_tags_that_only_people_can_read(dia_ort, script):
+    tagged = dia_ort("speak", TEXT, *SHORT, "-o", "-")
+    for options in ((), ("--crossfade", 0.1)):
+        loose = dia_ort("speak", script, *SHORT, *options, "-o", "-")
+        assert loose.out == tagged.out
+        assert "is put before it" not in loose.err
+
+
+def test_a_file_given_as_text_is_warned_of(dia_ort, tmp_path):
+    (tmp_path / "talk.txt").write_text("yes.")
+    code, _, err = dia_ort("speak", "talk.txt", *SHORT, "-q")
+    assert code == 0
+    assert "warning: this speaks the words 'talk.txt': --file talk.txt speaks" in err
 
 
 @pytest.mark.parametrize("content", [TEXT, f"\ufeff{TEXT}\r\n", f"\n\n{TEXT}  \n"])
@@ -199,6 +229,11 @@ def test_settings_out_of_range(dia_ort, option, value):
     code, out, err = dia_ort("speak", TEXT, option, value)
     assert (code, out) == (2, b"")
     assert "rror: " in err
+
+
+@pytest.mark.usefixtures("nothing_loads")
+def test_errors_name_the_option(dia_ort):
+    assert dia_ort("speak", TEXT, "--top-k", 0).err.startswith("error: --top-k is 0: ")
 
 
 @pytest.mark.parametrize(
@@ -379,7 +414,7 @@ def test_warnings_of_the_library_are_lines(dia_ort, monkeypatch):
         return start(*arguments)
 
     monkeypatch.setattr(Dia, "start", start_with_warning)
-    assert dia_ort("speak", TEXT, *SHORT, "-q").err == "warning: this is slow\n"
+    assert dia_ort("speak", TEXT, *SHORT, "-q").err.startswith("warning: this is slow\n")
 
 
 def test_faults_of_dia_ort_itself_keep_their_traceback(monkeypatch, dia_ort):

@@ -48,7 +48,7 @@ def test_a_recording(dia_ort, recording, form):
         "speak", TEXT, *SHORT, *("--voice-audio", voice, "--voice-transcript", SAYS)
     )
     assert code == 0
-    assert "warning" not in err
+    assert "transcript" not in err
     assert 0 < soundfile.info("speech.wav").duration < 0.6, "the voice's own second is not in it"
 
 
@@ -65,7 +65,7 @@ def test_a_recording_without_transcript_is_warned_of(dia_ort, recording):
     code, _, err = dia_ort("speak", LONG, *SHORT, *voice, "--quiet")
     assert code == 0
     assert err.startswith("warning: the voice has no transcript")
-    assert err.count("\n") == 1
+    assert err.count("the voice has no transcript") == 1
 
 
 @pytest.mark.usefixtures("nothing_loads")
@@ -113,7 +113,7 @@ def test_a_voice_by_name_and_by_file(dia_ort, ann, tmp_path):
     Voice.load("ann").save(tmp_path / "ben.voice")
     code, by_name, err = dia_ort("speak", TEXT, *SHORT, "--voice", "ann", "-o", "-")
     assert code == 0
-    assert "warning" not in err
+    assert "transcript" not in err
     assert dia_ort("speak", TEXT, *SHORT, "--voice", "ben.voice", "-o", "-").out == by_name
     assert dia_ort("speak", TEXT, *SHORT, "-o", "-").out != by_name
 
@@ -123,7 +123,7 @@ def test_a_voice_without_transcript_is_warned_of_once(dia_ort, ann):
     code, _, err = dia_ort("speak", LONG, *SHORT, "--voice", "bare", "--quiet")
     assert code == 0
     assert err.startswith("warning: the voice has no transcript")
-    assert err.count("\n") == 1
+    assert err.count("the voice has no transcript") == 1
 
 
 @pytest.mark.parametrize(
@@ -208,6 +208,39 @@ def test_add_normalized(dia_ort, recording):
     assert dia_ort("voice", "add", "ann", recording(), *options).code == 0
     voice = Voice.from_audio(Dia.load("demo"), recording(), SAYS, normalize=True)
     np.testing.assert_array_equal(Voice.load("ann").codes, voice.codes)
+
+
+@pytest.mark.parametrize(
+    ("transcript", "message"),
+    [("[S1] " + "yes, " * 240, "a transcript of"), ("[S1] yes. [S3] no.", "the tag [S3]")],
+)
+def test_a_transcript_that_nothing_can_be_spoken_beside(dia_ort, recording, transcript, message):
+    words = ("--transcript", transcript)
+    code, _, err = dia_ort("voice", "add", "ann", recording(), *words, "--model", "demo")
+    assert code == 2
+    assert message in err
+    assert not voices_folder().exists()
+
+
+def test_tags_of_a_transcript_that_only_people_can_read(dia_ort, recording):
+    words = ("--transcript", "[s1] thank you.")
+    code, _, err = dia_ort("voice", "add", "ann", recording(), *words, "--model", "demo")
+    assert code == 0
+    assert "is put before it" not in err
+    assert Voice.load("ann").transcript == SAYS
+    assert Voice.from_audio(Dia.load("demo"), recording(), words[1]).transcript == SAYS
+
+
+@pytest.mark.usefixtures("nothing_loads")
+@pytest.mark.parametrize(
+    ("audio", "code", "message"),
+    [("x.xyz", 2, "tells no audio format"), ("none/x.wav", 1, "make the folder none first")],
+)
+def test_an_export_of_audio_that_cannot_be_written(dia_ort, tmp_path, audio, code, message):
+    outcome = dia_ort("voice", "export", "low", "low.voice", "--audio", audio)
+    assert outcome.code == code
+    assert message in outcome.err
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.usefixtures("nothing_loads", "ann")

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dia_ort.joins import Joiner
+from dia_ort.joins import Joiner, split
 
 RATE = 1000
 FADE = 0.02
@@ -126,3 +126,9 @@ def test_parts_are_given_but_for_what_may_fade():
     assert not len(joiner.close())
     assert not len(joiner.push(wave(39)))  # the next piece fades in by half of its length
     assert len(joiner.push(wave(1))) == 20
+
+
+def test_split_samples_are_the_same():
+    assert [len(piece) for piece in split(wave(250), 100)] == [100, 100, 50]
+    assert np.array_equal(np.concatenate(list(split(wave(250), 100))), wave(250))
+    assert not list(split(wave(0), 100))

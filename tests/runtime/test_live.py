@@ -70,6 +70,17 @@ def test_it_says_what_a_narration_says(engine, script, voice):
     assert np.allclose(samples, narrated.samples, atol=1e-6)
 
 
+def test_silence_comes_by_the_second(engine):
+    narrator = LiveNarrator(engine, CONFIG)
+
+    async def run():
+        speech = narrator.speak(narrator.plan("This is a sentence. [pause 2.5s]"))
+        return [len(samples) async for samples in speech.samples()]
+
+    rate = narrator.sample_rate
+    assert asyncio.run(run())[-3:-1] == [rate, rate]
+
+
 @pytest.mark.parametrize("width", [1, 5])
 def test_the_width_changes_nothing(engine, width):
     usual = hear(LiveNarrator(engine, CONFIG), DIALOGUE)
@@ -217,6 +228,8 @@ def test_what_cannot_be_spoken(engine):
         narrator.plan("   ")
     with pytest.raises(InvalidConfigError, match="max_tokens"):
         LiveNarrator(engine, GenerationConfig(max_tokens=10**6))
+    with pytest.raises(InvalidConfigError, match="width is 0"):
+        LiveNarrator(engine, width=0)
 
 
 def test_plans_are_those_of_a_narration(engine, monkeypatch):

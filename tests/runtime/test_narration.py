@@ -182,6 +182,18 @@ class TestVoices:
         with pytest.raises(InvalidConfigError, match="cut both"):
             Narrator(engine, MONOLOGUE, CONFIG, voice)
 
+    def test_max_tokens_shortens_the_chunks(self, engine):
+        config = GenerationConfig(seed=5, max_tokens=8 + 5 + 100)
+        chunks = Narrator(engine, MONOLOGUE, config, VOICE).plan.chunks
+        assert max(chunk.seconds for chunk in chunks) <= 100 / 20 / 1.25
+        few = GenerationConfig(seed=5, max_tokens=8 + 5 + 10)
+        chunks = Narrator(engine, MONOLOGUE, few, VOICE).plan.chunks
+        assert 1.5 < max(chunk.seconds for chunk in chunks) <= 2
+
+    def test_max_tokens_that_the_voice_takes_is_refused_at_once(self, engine):
+        with pytest.raises(InvalidConfigError, match="no step for speech after the voice's 8"):
+            Narrator(engine, MONOLOGUE, GenerationConfig(max_tokens=9), VOICE)
+
 
 class TestAttempts:
     def test_a_bad_chunk_is_tried_again(self, engine, faults):
@@ -290,11 +302,29 @@ class TestLoop:
         {"pause": 11},
         {"max_silence": -0.1},
         {"crossfade": float("nan")},
+        {"retries": 1.5},
+        {"retries": True},
+        {"crossfade": None},
+        {"pause": "1"},
+        {"speed": "fast"},
+        {"speed": 5},
+        {"limits": 5},
     ],
 )
 def test_options_are_checked(options):
     with pytest.raises(InvalidConfigError, match=next(iter(options))):
         NarrationOptions(**options)
+
+
+@pytest.mark.parametrize("script", ["[s1] Hi. [ S 2 ] Ho.", "[S\u00a01] Hi. [s2] Ho."])
+def test_tags_that_only_people_can_read(engine, script):
+    (chunk,) = Narrator(engine, script).plan.chunks
+    assert chunk.text == "[S1] Hi. [S2] Ho."
+
+
+def test_a_script_is_text(engine):
+    with pytest.raises(InvalidTextError, match="the script is bytes"):
+        narrate(engine, b"Hi.")
 
 
 def test_a_long_script_takes_no_more_memory():

@@ -77,11 +77,15 @@ class TestPauses:
         assert chunks[1].text == "[S1] Ho. [S2]"
 
     def test_several_in_a_row_add_up(self):
-        assert plan(parse_script("Hi. [pause 8] [pause 7]")).chunks[0].pause_after == 15
+        assert plan(parse_script("Hi. [pause 2] [pause 7]")).chunks[0].pause_after == 9
 
     def test_it_follows_the_last_chunk_before_it(self):
         chunks = plan(parse_script(f"{words(12)} {words(12)} [pause 1] Hi.")).chunks
         assert [chunk.pause_after for chunk in chunks] == [0, 1, 0]
+
+    def test_several_in_a_row_are_not_too_long(self):
+        with pytest.raises(InvalidTextError, match="pauses of 12 seconds in a row, and 10 are"):
+            Script((Turn("S1", ("Hi.",)), Pause(8), Pause(4)))
 
     @pytest.mark.parametrize("items", [(), (Pause(1),), (Pause(1), Turn("S1", ("Hi.",)))])
     def test_a_script_begins_with_speech(self, items):
@@ -160,6 +164,30 @@ class TestCuts:
         assert len(sizes) == 5
 
 
+class TestCrowds:
+    @pytest.mark.parametrize("tiny", ["a ", "a, ", "a. ", "a\n\n", "[S1] a [S2] b ", "🙂 "])
+    def test_tiny_units_are_planned_in_bounded_work(self, tiny, monkeypatch):
+        costs, cost = [], planner._cost
+        monkeypatch.setattr(planner, "_cost", lambda *args: costs.append(1) or cost(*args))
+        text = tiny * (20_000 // len(tiny))
+        chunks = plan(parse_script(text)).chunks
+        assert len(costs) < 10 * len(text)
+        spoken = " ".join(untagged(chunk.text) for chunk in chunks)
+        assert spoken.split() == re.sub(r"\[S.\]", "", text).split()
+        assert all(5 <= chunk.seconds <= 20 for chunk in chunks)
+
+    @pytest.mark.parametrize(
+        "prose",
+        [
+            "Yes. No. [S1] Well, I do not know. [S2] So, what is it, then? " * 20,
+            "this long unpunctuated paragraph wanders through several thoughts of hers " * 40,
+        ],
+    )
+    def test_there_is_none_in_prose(self, prose):
+        units, _ = next(planner._passages(parse_script(prose), PlanLimits()))
+        assert list(planner._ends(units, PlanLimits())) == list(range(1, len(units) + 1))
+
+
 @pytest.mark.parametrize(
     "limits",
     [
@@ -167,7 +195,9 @@ class TestCuts:
         {"min_seconds": -1},
         {"max_seconds": float("nan")},
         {"max_seconds": 1e9},
+        {"min_seconds": "5"},
         {"max_turns": 0},
+        {"max_turns": "a"},
         {"max_text": 7},
     ],
 )
@@ -188,7 +218,7 @@ sentence = st.lists(word, min_size=1, max_size=30).map(" ".join)
 turn = st.builds(
     Turn, st.sampled_from(["S1", "S2"]), st.lists(sentence, min_size=1, max_size=4).map(tuple)
 )
-pause = st.builds(Pause, st.sampled_from([0.0, 0.5, 2.0]))
+pause = st.builds(Pause, st.sampled_from([0.0, 0.5, 1.25]))
 scripts = st.builds(
     lambda first, rest: Script((first, *rest)),
     turn,
@@ -272,13 +302,26 @@ def test_pauses_stand_on_the_chunks_before_them(script, limits):
 
 
 @settings(deadline=None, max_examples=30)
+@given(st.lists(word | st.integers(50, 150).map("a ".__mul__), min_size=1, max_size=4), limits)
+def test_crowds_lose_nothing_and_fit(words, limits):
+    words = " ".join(words).split()
+    chunks = plan(Script((Turn("S1", (" ".join(words),)),)), limits).chunks
+    spoken = [untagged(chunk.text) for chunk in chunks]
+    assert "".join("".join(spoken).split()) == "".join(words)
+    for chunk, text in zip(chunks, spoken, strict=True):
+        assert encode_text(chunk.text, limits.max_text).size <= limits.max_text
+        if chunk.seconds > limits.max_seconds + 1 / CHARACTERS_PER_SECOND:
+            assert " " not in text.replace("(clears throat)", "")
+
+
+@settings(deadline=None, max_examples=30)
 @given(scripts, limits)
 def test_no_other_way_to_cut_is_better(script, limits):
     units, _ = next(planner._passages(script, limits))
     units = units[:9]
 
     def cost(start, end):
-        costs = dict(planner._last_chunks(units, end, limits))
+        costs = dict(planner._last_chunks(units, end, range(end), limits))
         return costs.get(start)
 
     def total(bounds):

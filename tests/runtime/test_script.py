@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dia_ort.errors import DiaError, InvalidConfigError, InvalidTextError
-from dia_ort.script import NON_VERBALS, Change, Pause, Script, Turn, parse_script
+from dia_ort.script import NON_VERBALS, Change, Pause, Script, Turn, parse_script, split_pauses
 
 
 def turns(text, speakers=None):
@@ -234,6 +234,40 @@ class TestPauses:
     def test_the_speaker_stays(self):
         assert turns("[S2] Hi. [pause 1] Ho.") == [("S2", "Hi."), 1, ("S2", "Ho.")]
 
+    def test_many_in_a_row_are_refused(self):
+        with pytest.raises(InvalidTextError, match="pauses of 20 seconds in a row, and 10 are the"):
+            parse_script("[S1] Hi. [pause 10] [S2] [pause 10] Ho.")
+
+    def test_as_many_as_fill_the_most_are_not(self):
+        assert len(parse_script("Hi." + " [pause 100ms]" * 100).items) == 101
+
+    @pytest.mark.parametrize(
+        ("text", "split"),
+        [
+            ("[S1] [pause 1s] Hi. [pause 2]", (1, "[S1] Hi. [pause 2]")),
+            ("[pause 500ms]\n[S1][pause 1][S2] Hi.", (1.5, "[S1][S2] Hi.")),
+            ("Hi. [pause 1]", (0, "Hi. [pause 1]")),
+            ("[S1] [pause 1s] ", (1, "")),
+            ("", (0, "")),
+        ],
+    )
+    def test_those_at_the_beginning_are_split_from_the_rest(self, text, split):
+        assert split_pauses(text) == split
+
+    @pytest.mark.parametrize("text", ["[pause 11] Hi.", "[pause 6] [pause 6] Hi."])
+    def test_those_at_the_beginning_are_checked_too(self, text):
+        with pytest.raises(InvalidTextError):
+            split_pauses(text)
+
+    def test_brackets_that_are_left_are_warned_of(self):
+        script = parse_script("[S1] hello. [S2 there. [pause 1s go. (laughs) [giggles] [")
+        assert script.warnings == (
+            "[giggles] is not a non-verbal that Dia knows, and may sound odd",
+            "'[S2 there.' is neither a tag nor a pause, and is read aloud",
+            "'[pause 1s go.' is neither a tag nor a pause, and is read aloud",
+            "'[' is neither a tag nor a pause, and is read aloud",
+        )
+
     @pytest.mark.parametrize("text", ["I think [pause 1] it is.", "I think... [pause 1] it is."])
     def test_one_inside_a_sentence_ends_it_and_says_so(self, text):
         script = parse_script(text)
@@ -244,6 +278,7 @@ class TestPauses:
         "text",
         [
             "Hi. [pause 1] Ho.",
+            "Hi. [pause 1] ho.",
             '"Hi!" [pause 1] Ho.',
             "Hi (laughs) [pause 1] Ho.",
             "A Title\n\n[pause 1]\n\nit rained.",
