@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 
-from dia_ort import Dia
+from dia_ort import Dia, LiveNarrator
 from dia_ort.scheduler import Scheduler
 from dia_ort.serve.server import DIED
 
@@ -101,6 +101,22 @@ class TestQueue:
             assert running.service.admission.num_open == 1
             first.close()
 
+    def test_planning_is_no_waiting(self, start, monkeypatch):
+        plan = LiveNarrator.plan
+        monkeypatch.setattr(LiveNarrator, "plan", lambda *args: time.sleep(1) or plan(*args))
+        with start(queue_timeout=0.5) as running:
+            assert post(running, SHORT).status_code == 200
+
+    def test_planning_holds_nothing_else_up(self, start, monkeypatch):
+        goes_on, plan = threading.Event(), LiveNarrator.plan
+        monkeypatch.setattr(LiveNarrator, "plan", lambda *args: goes_on.wait(30) and plan(*args))
+        with start() as running, ThreadPoolExecutor(5) as threads:
+            asked = [threads.submit(post, running, SHORT) for _ in range(5)]
+            wait_for(lambda: running.service.admission.num_open == 5)
+            assert httpx.get(f"{running.url}/v1/audio/voices").status_code == 200
+            goes_on.set()
+            assert {future.result().status_code for future in asked} == {200}
+
     def test_events_tell_the_place(self, start):
         with start(max_batch=1, max_queue=4) as running:
             first = Raw(running, LONG)
@@ -146,7 +162,7 @@ class TestClientsThatLeave:
             connections = [Raw(running, LONG)]
             if when == "in the queue":
                 connections.append(Raw(running, LONG))
-                wait_for(lambda: running.service.admission.num_open == 2)
+                wait_for(lambda: engine.stats.queued)
             else:
                 wait_for(lambda: engine.stats.running)
             if when == "in the audio":
@@ -316,4 +332,4 @@ def test_nothing_is_left_of_many_requests(start):
         wait_for(lambda: is_idle(running))
         pool.shutdown()
         left = {thread.name for thread in threading.enumerate()} - before
-        assert all(name.startswith("dia-ort-serve") for name in left)  # a pool of four
+        assert all(name.startswith("dia-ort-serve") for name in left)  # the pools

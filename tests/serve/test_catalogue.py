@@ -1,6 +1,8 @@
 """Models and voices."""
 
 import io
+import json
+import logging
 import threading
 
 import numpy as np
@@ -122,6 +124,69 @@ def test_bad_uploads(client, voices_folder, content, name, status):
     assert names(client) == ["default", "high", "low"]
 
 
+@pytest.mark.parametrize(
+    ("transcript", "message"),
+    [
+        ("[S1] he\x01llo", "the transcript has the control character"),
+        ("[S1]", "the transcript has no words"),
+        ("[S1] " + "hello " * 160, "too little room for speech"),
+        ("[S1] " + "hello " * 3000, "too little room for speech"),
+    ],
+)
+def test_a_voice_that_can_never_speak_is_not_kept(
+    client, voices_folder, recording, transcript, message
+):
+    response = upload(client, recording, transcript=transcript)
+    error = response.json()["error"]
+    assert (response.status_code, error["param"]) == (422, "transcript")
+    assert message in error["message"]
+    assert not list(voices_folder.glob("*"))
+
+
+def upload_in(client, charset, content, transcript, filename):
+    """Sends a form whose texts are in a charset that the client chose."""
+    heads = (
+        b'form-data; name="name"\r\n\r\nann',
+        b'form-data; name="transcript"\r\n\r\n' + transcript,
+        b'form-data; name="audio_sample"; filename="' + filename + b'"\r\n\r\n' + content,
+    )
+    body = b"".join(b"--x\r\nContent-Disposition: " + head + b"\r\n" for head in heads)
+    kind = f"multipart/form-data; boundary=x; charset={charset}"
+    return client.post(
+        "/v1/audio/voices", content=body + b"--x--\r\n", headers={"Content-Type": kind}
+    )
+
+
+@pytest.mark.parametrize(
+    ("charset", "transcript", "filename", "param"),
+    [
+        ("utf-7", b"[S1] hello.", b"+2AA-.wav", "audio_sample"),
+        ("unicode_escape", b"[S1] hello.", rb"\ud800.wav", "audio_sample"),
+        ("utf-7", b"+2AA-", b"ann.wav", "transcript"),
+    ],
+)
+def test_what_is_no_text_is_not_kept(
+    client, voices_folder, recording, charset, transcript, filename, param
+):
+    response = upload_in(client, charset, recording, transcript, filename)
+    assert (response.status_code, response.json()["error"]["param"]) == (422, param)
+    assert not list(voices_folder.glob("*"))
+    assert upload_in(client, charset, recording, b"[S1] hello.", b"ann.wav").status_code == 201
+
+
+def test_no_file_breaks_the_list(client, voices_folder):
+    codes = np.ones((50, 9), int)
+    Voice(codes, "[S1] \ud800").save("unread")
+    Voice(codes, HELLO, origin="\ud800.wav").save("odd")
+    Voice(codes, HELLO, codec="\ud800").save("stranger")
+    Voice(codes, "[S1] " + "hello " * 200).save("long")
+    listed = {voice["id"]: voice for voice in client.get("/v1/audio/voices").json()["voices"]}
+    assert [listed[name]["kind"] for name in ("unread", "stranger", "long")] == ["broken"] * 3
+    assert "surrogate" in listed["unread"]["origin"]
+    assert listed["odd"]["origin"] == r"\ud800.wav"
+    assert client.delete("/v1/audio/voices/odd").status_code == 200
+
+
 def test_missing_parts(client):
     assert client.post("/v1/audio/voices", data={"name": "ann"}).status_code == 422
     files = {"audio_sample": ("a.wav", encode(SECOND))}
@@ -140,12 +205,39 @@ def test_broken_voices_are_listed_with_the_reason(client, voices_folder, recordi
     Voice(np.ones((50, 9), int), HELLO, codec="another").save("stranger")
     listed = {voice["id"]: voice for voice in client.get("/v1/audio/voices").json()["voices"]}
     assert listed["broken"]["kind"] == listed["stranger"]["kind"] == "broken"
-    assert "cut short" in listed["broken"]["origin"]
+    assert listed["broken"]["origin"].startswith("broken.voice is no voice, or was cut short")
     assert "codec" in listed["stranger"]["origin"]
     speech = {"input": HELLO, "voice": "broken"}
-    assert client.post("/v1/audio/speech", json=speech).status_code == 500
     assert client.post("/v1/audio/speech", json=speech | {"voice": "stranger"}).status_code == 422
     assert client.delete("/v1/audio/voices/broken").status_code == 200
+
+
+def test_a_broken_voice_is_told_without_its_folder_and_logged_with_it(
+    client, voices_folder, caplog
+):
+    voices_folder.mkdir(exist_ok=True)
+    (voices_folder / "broken.voice").write_text("{")
+    response = client.post("/v1/audio/speech", json={"input": HELLO, "voice": "broken"})
+    assert response.status_code == 500
+    error = response.json()["error"]
+    assert (error["code"], error["type"]) == ("broken_voice", "server_error")
+    assert error["message"].startswith("broken.voice is no voice")
+    assert str(voices_folder) not in json.dumps(error)
+    (failed,) = [record for record in caplog.records if record.levelno == logging.ERROR]
+    assert str(voices_folder / "broken.voice") in failed.reason
+
+
+def test_a_voice_that_cannot_be_written_is_told_without_its_folder(
+    client, voices_folder, recording, monkeypatch
+):
+    def fail(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("dia_ort.voice.write_file", fail)
+    response = upload(client, recording)
+    assert response.status_code == 500
+    assert "ann.voice (No space left on device)" in response.json()["error"]["message"]
+    assert str(voices_folder) not in response.text
 
 
 def test_the_default_stays(client):

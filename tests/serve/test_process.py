@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -94,6 +95,13 @@ def test_the_port_is_taken():
         assert second.returncode == 2
         assert f"cannot listen on 127.0.0.1, port {server.port}" in second.stderr
         assert "--port" in second.stderr
+
+
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="there is no IPv6 here")
+def test_two_colons_are_for_everybody():
+    with serve("--port", 0, "--host", "::") as server:
+        for host in ("127.0.0.1", "[::1]"):
+            assert httpx.get(f"http://{host}:{server.port}/health").status_code == 200
 
 
 def test_a_restart_under_load():

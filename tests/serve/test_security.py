@@ -2,11 +2,14 @@
 
 import json
 import logging
+import socket
 
 import pytest
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
+from dia_ort.errors import ArtifactError, NumericalError
+from dia_ort.live import LiveSpeech
 from dia_ort.serve.logs import JsonFormatter
 
 HELLO = {"input": "[S1] hello world. [S2] this is dia.", "seed": 3, "response_format": "pcm"}
@@ -88,6 +91,47 @@ class TestOrigins:
         own = {"Origin": server.url}
         assert client.post("/v1/audio/speech", json=HELLO, headers=own).status_code == 200
 
+    @pytest.mark.parametrize(
+        ("host", "may"),
+        [
+            ("localhost:8000", True),
+            ("dia.localhost", True),
+            ("127.0.0.1", True),
+            ("[::1]:8000", True),
+            ("192.168.1.2:8000", True),
+            ("gpu-box:8000", True),
+            ("gpu-box.local", True),
+            ("evil.example:8000", False),
+            ("127.0.0.1.evil.example", False),
+            ("localhost.evil.example:8000", False),
+        ],
+    )
+    def test_a_name_that_a_site_can_have_is_not_the_own(self, client, host, may):
+        headers = {"Host": host, "Origin": f"http://{host}"}
+        response = client.delete("/v1/audio/voices/nobody", headers=headers)
+        assert response.status_code == (404 if may else 403)
+
+    def test_websockets_are_not_opened_under_a_sites_name(self, server):
+        with socket.create_connection(("127.0.0.1", server.server.port)) as connection:
+            url = "ws://evil.example/v1/audio/stream"
+            with pytest.raises(InvalidStatus) as refused:
+                connect(url, sock=connection, origin="http://evil.example")
+        assert refused.value.response.status_code == 403
+
+    @pytest.mark.parametrize(
+        ("settings", "headers"),
+        [
+            ({"cors_origins": ("https://speech.example",)}, {}),
+            (KEYS, {"Authorization": "Bearer secret-one"}),
+        ],
+    )
+    def test_the_own_page_may_have_a_sites_name_if_told_so_or_with_a_key(
+        self, start, settings, headers
+    ):
+        own = {**headers, "Host": "speech.example", "Origin": "https://speech.example"}
+        with start(**settings) as running, running.client() as client:
+            assert client.post("/v1/audio/speech", json=HELLO, headers=own).status_code == 200
+
     def test_pages_that_are_allowed_may(self, start):
         allowed_here = {"cors_origins": (ORIGIN["Origin"],), **KEYS}
         with start(**allowed_here) as running, running.client() as client:
@@ -138,6 +182,43 @@ class TestLogs:
             if record["message"] == "request" and record["method"] == "POST"
         ] == [200, 404, 422]
         assert "hello world" not in caplog.text
+
+    def test_speech_that_is_cut_is_told(self, start, caplog):
+        caplog.set_level(logging.INFO)
+        with start() as running, running.client() as client:
+            client.post("/v1/audio/speech", json={**HELLO, "max_tokens": 60})
+            client.post("/v1/audio/speech", json=HELLO)
+            metrics = client.get("/metrics").text
+        cut, whole = [record for record in caplog.records if record.getMessage() == "speech"]
+        assert (cut.outcome, cut.finish_reason) == ("finished", "length")
+        assert cut.faults == ["chunk 1: it ran to its most decoder steps"]
+        assert (whole.outcome, whole.finish_reason, whole.faults) == ("finished", "eos", [])
+        assert "dia_ort_faults_total 1.0" in metrics
+
+    @pytest.mark.parametrize("stream_format", ["audio", "sse"])
+    @pytest.mark.parametrize(
+        ("error", "told", "logged"),
+        [
+            (NumericalError("it computed NaN."), "it computed NaN.", "it computed NaN."),
+            (ArtifactError("/models/dia is gone"), "its log says why", "/models/dia is gone"),
+            (ValueError("/models/dia is odd"), "its log says why", "Traceback"),
+        ],
+    )
+    def test_what_fails_says_why_in_the_log(
+        self, client, monkeypatch, caplog, stream_format, error, told, logged
+    ):
+        async def fail(_):
+            raise error
+            yield
+
+        monkeypatch.setattr(LiveSpeech, "samples", fail)
+        fields = {"stream_format": stream_format, "progress": True}
+        response = client.post("/v1/audio/speech", json=HELLO | fields)
+        assert response.status_code == (500 if stream_format == "audio" else 200)
+        assert told in response.text
+        assert "/models" not in response.text
+        (record,) = [record for record in caplog.records if record.levelno == logging.ERROR]
+        assert logged in JsonFormatter().format(record)
 
     def test_text_is_logged_if_asked_for(self, start, caplog):
         caplog.set_level(logging.INFO)

@@ -1,3 +1,5 @@
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -27,12 +29,42 @@ def test_lines_and_turns_end_sentences_too(end):
     assert segmenter.take() == LONG.rstrip(". ")
 
 
+def test_a_speaker_goes_on_whose_tag_only_people_can_read():
+    segmenter = Segmenter()
+    segmenter.push(f"[S1] Hi. [s 2] {LONG}Ho.")
+    assert segmenter.take() == f"[S1] Hi. [s 2] {LONG.rstrip()}"
+    assert segmenter.take_all() == "[s 2] Ho."
+
+
 def test_what_never_ends_is_cut_after_a_clause():
     segmenter = Segmenter()
     segmenter.push("and so on, " * 27)
     assert segmenter.take() is None
     segmenter.push("and so on, ")
     assert segmenter.take() == ("and so on, " * 7).strip()
+
+
+def test_a_short_sentence_before_it_does_not_keep_it_from_being_cut():
+    segmenter = Segmenter()
+    segmenter.push("Hi. " + "and so on, " * 27)
+    assert segmenter.take() == ("Hi. " + "and so on, " * 7).strip()
+
+
+def test_white_space_takes_no_time_to_say():
+    segmenter = Segmenter()
+    segmenter.push("Yes. " + " " * 500 + "No. ")
+    assert segmenter.take() is None
+
+
+@pytest.mark.parametrize("text", [" " * 19_900, "[S1]" * 4960, "\n " * 9900, "a" * 19_900])
+def test_what_waits_is_not_read_again_and_again(text):
+    segmenter = Segmenter()
+    segmenter.push(text)
+    begun = time.process_time()
+    for _ in range(100):
+        segmenter.push(" ")
+        assert segmenter.take() is None or text[0] == "a"
+    assert time.process_time() - begun < 2  # it took 100
 
 
 def test_abbreviations_end_none():

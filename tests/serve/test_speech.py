@@ -10,6 +10,7 @@ import pytest
 
 from dia_ort import GenerationConfig, Voice
 from dia_ort.live import LiveNarrator
+from dia_ort.serve.schemas import SpeechRequest
 
 HELLO = "[S1] hello world. [S2] this is dia."
 PCM = {"input": HELLO, "response_format": "pcm", "sample_rate": 44100, "seed": 3}
@@ -206,12 +207,42 @@ def test_another_method_is_told_which_there_are(client):
     assert (response.status_code, response.headers["allow"]) == (405, "POST")
 
 
-def test_no_json(client):
+@pytest.mark.parametrize("path", ["/", "/health", "/ready"])
+def test_heads(client, path):
+    response = client.head(path)
+    assert (response.status_code, response.content) == (200, b"")
+    assert response.headers["content-type"] == client.get(path).headers["content-type"]
+
+
+OBJECT = "send a JSON object, with Content-Type: application/json"
+
+
+@pytest.mark.parametrize(
+    ("content", "media_type", "message"),
+    [
+        ('{"input": "hello"}', "application/x-www-form-urlencoded", OBJECT),
+        ('{"input": "hello"}', "", OBJECT),
+        ("[]", "application/json", OBJECT),
+        ("", "application/json", OBJECT),
+        ('{"input": "a" "b"}', "application/json", "Expecting ',' delimiter at character 14"),
+        ("{", "Application/JSON", "at character 1"),
+    ],
+)
+def test_no_json(client, content, media_type, message):
     response = client.post(
-        "/v1/audio/speech", content=b"{", headers={"Content-Type": "application/json"}
+        "/v1/audio/speech", content=content, headers={"Content-Type": media_type}
     )
-    assert response.status_code == 422
-    assert response.json()["error"]["type"] == "invalid_request_error"
+    error = response.json()["error"]
+    assert (response.status_code, error["type"]) == (422, "invalid_request_error")
+    assert message in error["message"]
+
+
+def test_null_is_the_default(client):
+    nulls = {name: None for name, info in SpeechRequest.model_fields.items() if name != "input"}
+    given = speak(client, **{**nulls, "seed": 3})
+    assert given.status_code == 200
+    assert given.content == speak(client).content
+    assert speak(client, unheard_of=None).status_code == 422
 
 
 def test_openai_fields_that_do_nothing_are_taken(client):
@@ -238,6 +269,12 @@ def test_long_inputs_and_bodies_are_refused(start):
                 yield b"x" * 10_000
 
         assert client.post("/v1/audio/speech", content=parts()).status_code == 413
+
+
+def test_media_types_ignore_case(client):
+    kind = {"Content-Type": "Multipart/Form-Data; boundary=x"}
+    response = client.post("/v1/audio/voices", content=b"x" * 1_000_000, headers=kind)
+    assert response.status_code != 413
 
 
 def test_voices_are_gone_on_from(client, dia, server, voices_folder):

@@ -14,6 +14,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 from dia_ort import LiveNarrator
+from dia_ort.serve import websocket
 
 TEXT = (
     "[S1] Hello world. This is dia. Good morning. Thank you. You welcome. My name is dia. Open. "
@@ -130,6 +131,80 @@ def test_flush_speaks_what_is_there(server):
         told, audio = session.until("done")
         assert [m["text"] for m in told if m["type"] == "speaking"] == ["good morning."]
         assert audio
+
+
+LONG_ENOUGH = "[S1] Hello world. This is dia. Good morning. Thank you. You welcome. My name is dia."
+
+
+@pytest.mark.parametrize(("after", "size"), [(" Yes. Open.", 3), ("", 1000)])
+def test_a_pause_after_a_long_sentence_is_silence(server, after, size):
+    with Session(server) as session:
+        for piece in pieces(f"{LONG_ENOUGH} [pause 2s]{after}", size):
+            session.send(type="text", text=piece)
+        session.send(type="end")
+        told, audio = session.until("done")
+    spoken = [message["text"] for message in told if message["type"] == "speaking"]
+    assert spoken == [LONG_ENOUGH, *([f"[S1]{after}"] if after else [])]
+    assert bytes(2 * round(1.9 * 24000)) in audio  # resampling blurs its ends
+    assert told[-1]["seconds"] == pytest.approx(len(audio) / 2 / 24000, abs=0.001)
+
+
+def test_pauses_that_are_too_long_together_are_refused(server):
+    with Session(server) as session:
+        session.send(type="text", text="hello world. " + "[pause 10]" * 400)
+        session.send(type="end")
+        told, _ = session.until("error")
+        assert told[-1]["error"]["code"] == "invalid_script"
+
+
+def test_silence_gives_the_place_to_others(start, monkeypatch):
+    monkeypatch.setattr(websocket, "_PATIENCE", 0.1)
+    with start(max_batch=1, max_queue=0) as running, Session(running) as session:
+        session.send(type="text", text="hello world.")
+        session.send(type="flush")
+        session.until("speaking")
+        assert is_idle(running)
+        with Session(running) as other:
+            other.send(type="text", text=TEXT * 5)
+            other.until("speaking")
+            session.send(type="text", text="good morning.")
+            session.send(type="end")
+            told, _ = session.until("error")
+            assert told[-1]["error"]["code"] == "queue_full"
+
+
+def test_who_was_silent_goes_on(start, monkeypatch):
+    monkeypatch.setattr(websocket, "_PATIENCE", 0.1)
+    with start(drain_timeout=WAIT) as running, Session(running) as session:
+        for text in ["hello world.", "good morning."]:
+            session.send(type="text", text=text)
+            session.send(type="flush")
+            assert session.until("speaking")[0][-1]["text"] == text
+            assert is_idle(running)
+        session.send(type="end")
+        session.until("done")
+
+
+def test_silence_does_not_hold_up_the_end(start, monkeypatch):
+    monkeypatch.setattr(websocket, "_PATIENCE", 0.1)
+    with start(drain_timeout=WAIT) as running, Session(running) as session:
+        session.send(type="text", text="hello world.")
+        session.send(type="flush")
+        session.until("speaking")
+        asked = time.monotonic()
+        assert running.stop() == 0
+        assert time.monotonic() - asked < WAIT / 2
+
+
+def test_cancel_comes_at_once_whatever_waits(server):
+    with Session(server) as session:
+        session.send(type="text", text=" " * 19_000)
+        for _ in range(500):
+            session.send(type="text", text=" ")
+        asked = time.monotonic()
+        session.send(type="cancel")
+        session.until("cancelled")
+        assert time.monotonic() - asked < 10  # it took 600
 
 
 def test_cancel_stops_at_once_and_the_next_text_is_spoken(server):

@@ -53,6 +53,7 @@ def create_app(service: Service) -> FastAPI:
         app.include_router(routes.router)
     page = build_page(_page_config(service))
 
+    @app.head("/", include_in_schema=False)
     @app.get("/", include_in_schema=False)
     async def get_page() -> Response:
         return Response(page.html, headers=page.headers, media_type="text/html")

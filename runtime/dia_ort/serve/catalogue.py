@@ -10,8 +10,11 @@ import soundfile
 from fastapi import APIRouter, Depends, File, Form, UploadFile
 from numpy.typing import NDArray
 
-from dia_ort.errors import InvalidAudioError, VoiceFileError
-from dia_ort.serve.errors import ApiError
+from dia_ort.anchors import Room
+from dia_ort.audio import NO_LENGTH, UNKNOWN_FRAMES
+from dia_ort.config import GenerationConfig
+from dia_ort.errors import DiaError, InvalidAudioError, InvalidConfigError, InvalidTextError
+from dia_ort.serve.errors import ApiError, hide_folders
 from dia_ort.serve.schemas import (
     DEFAULT_VOICE,
     AudioModel,
@@ -32,8 +35,6 @@ router = APIRouter(tags=["models and voices"])
 ServiceDependency = Annotated[Service, Depends(get_service)]
 
 _KNOWN = "send WAV, FLAC, Ogg or MP3."
-_NO_LENGTH = "this recording does not say how long it is, as streams do not: save it again as WAV."
-_UNKNOWN_FRAMES = 1 << 40  # libsndfile says the most that there can be
 _CONTAINERS = {"WAV", "WAVEX", "FLAC", "OGG", "MP3"}
 _MOST_RATE, _MOST_CHANNELS = 192_000, 8  # of recordings, so that none is much larger in memory
 _MOST_WAITING = 4  # recordings that are to be encoded
@@ -82,6 +83,14 @@ async def create_voice(
     service.check_ready()
     service.check_length(len(transcript), "transcript")
     path = voice_file(name)
+    origin = Path(audio_sample.filename or "").name
+    if _escape(origin) != origin:
+        raise ApiError(
+            422,
+            "the recording's name has what is no character: send it in UTF-8.",
+            "invalid_name",
+            param="audio_sample",
+        )
     content = await audio_sample.read()
     if len(content) > service.settings.max_upload:
         raise ApiError(
@@ -97,7 +106,6 @@ async def create_voice(
     try:
         async with service.voice_lock:
             _check_room(service, name, path)
-            origin = Path(audio_sample.filename or "").name
             return await service.in_a_thread(
                 _make_voice, service, path, content, transcript, origin
             )
@@ -136,21 +144,31 @@ def _voices(service: Service) -> list[VoiceInfo]:
 
 
 def _describe(service: Service, path: Path, kind: Literal["stored", "built-in"]) -> VoiceInfo:
-    manifest, name = service.engine.dia.manifest, path.stem
+    name = _escape(path.stem)
     try:
         voice = Voice.load(path)
-        voice.check_codec(manifest.codec_id)
-    except (VoiceFileError, InvalidAudioError) as error:
-        return VoiceInfo(id=name, name=name, kind="broken", origin=str(error))
-    seconds = len(voice.codes) * manifest.codec.hop_length / manifest.codec.sample_rate
+        _room(service).check(voice)
+    except DiaError as error:
+        return VoiceInfo(id=name, name=name, kind="broken", origin=_escape(hide_folders(error)))
+    codec = service.engine.dia.manifest.codec
+    seconds = len(voice.codes) * codec.hop_length / codec.sample_rate
     return VoiceInfo(
         id=name,
         name=name,
         kind=kind,
         transcript=voice.transcript,
         seconds=round(seconds, 3),
-        origin=voice.origin,
+        origin=_escape(voice.origin),
     )
+
+
+def _escape(text: str) -> str:
+    """A text that may be of a file or a form, with what is no character written out."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def _room(service: Service) -> Room:
+    return Room(service.engine.dia.manifest, GenerationConfig())
 
 
 def _check_open(service: Service) -> None:
@@ -180,7 +198,12 @@ def _make_voice(
 ) -> VoiceInfo:
     samples, sample_rate = _read_recording(content)
     dia = service.engine.dia
-    voice = Voice.from_audio(dia, samples, transcript, sample_rate=sample_rate)
+    try:
+        voice = Voice.from_audio(dia, samples, transcript, sample_rate=sample_rate)
+        _room(service).check(voice)
+    except (InvalidTextError, InvalidConfigError) as error:
+        param = "transcript" if transcript.strip() else "audio_sample"
+        raise ApiError(422, str(error), "invalid_voice", param=param) from error
     dataclasses.replace(voice, origin=origin).save(path.stem)
     return _describe(service, path, "stored")
 
@@ -196,8 +219,8 @@ def _read_recording(content: bytes) -> tuple[NDArray[np.float32], int]:
                     f"the recording has {sound.channels} channels at {sound.samplerate} Hz: send "
                     f"at most {_MOST_CHANNELS} at up to {_MOST_RATE} Hz"
                 )
-            if sound.frames > _UNKNOWN_FRAMES:
-                raise ApiError(415, _NO_LENGTH, "unknown_length", param="audio_sample")
+            if sound.frames > UNKNOWN_FRAMES:
+                raise ApiError(415, NO_LENGTH, "unknown_length", param="audio_sample")
             check_duration(sound.frames / sound.samplerate)
             samples: NDArray[np.float32] = sound.read(dtype="float32", always_2d=True)
             return samples, sound.samplerate

@@ -1,21 +1,31 @@
 """Errors as OpenAI's API has them: ``{"error": {"message", "type", "param", "code"}}``."""
 
+import json
+import logging
+import os
 from collections.abc import Sequence
 from typing import Any
 
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from dia_ort.errors import (
     DiaError,
     EngineClosedError,
+    EngineDiedError,
+    GenerationCancelledError,
     InvalidAudioError,
     InvalidConfigError,
     InvalidTextError,
+    NumericalError,
     QueueFullError,
+    VoiceFileError,
 )
+from dia_ort.voices import list_built_in_voices, voices_folder
+
+log = logging.getLogger("dia_ort.serve")
 
 _TYPES = {
     401: "authentication_error",
@@ -29,8 +39,14 @@ _FORESEEN: tuple[tuple[type[DiaError], int, str, int | None], ...] = (
     (InvalidAudioError, 422, "invalid_audio", None),
     (QueueFullError, 429, "queue_full", 5),
     (EngineClosedError, 503, "stopping", 5),
-    (DiaError, 500, "failed", None),
+    (VoiceFileError, 500, "broken_voice", None),
+    (NumericalError, 500, "failed", None),
+    (GenerationCancelledError, 500, "failed", None),
+    (EngineDiedError, 500, "failed", None),
 )
+"""Whose messages are for clients; those of others may tell where the server's files are."""
+
+_NO_OBJECT = {"missing", "model_attributes_type"}
 
 
 class ApiError(HTTPException):
@@ -73,9 +89,10 @@ class ApiError(HTTPException):
             }
         }
 
-    def response(self) -> JSONResponse:
-        """As a whole answer."""
-        return JSONResponse(self.body, self.status_code, self.headers)
+    def response(self) -> Response:
+        """As a whole answer, in ASCII: what a client sent may have no form in UTF-8."""
+        content = json.dumps(self.body)
+        return Response(content, self.status_code, self.headers, "application/json")
 
     async def answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send it as the answer, to a WebSocket's handshake too."""
@@ -83,7 +100,32 @@ class ApiError(HTTPException):
 
 
 def to_api_error(error: Exception) -> ApiError:
-    """Any error as the client is to see it: of those that nobody foresaw, that it happened."""
+    """Any error as the client is to see it: of those that nobody foresaw, that it happened.
+
+    What is no client's fault goes into the log.
+    """
+    answer = _translate(error)
+    if answer.status_code >= 500:
+        is_busy = answer.status_code == 503
+        is_known = isinstance(error, ApiError | DiaError)
+        log.log(
+            logging.WARNING if is_busy else logging.ERROR,
+            "unavailable" if is_busy else "failed",
+            extra={"reason": str(error)},
+            exc_info=None if is_known else error,
+        )
+    return answer
+
+
+def hide_folders(error: DiaError) -> str:
+    """An error of a voice's file with the file's name alone: where it is concerns no client."""
+    text = str(error)
+    for folder in {voices_folder(), *(path.parent for path in list_built_in_voices())}:
+        text = text.replace(f"{folder}{os.sep}", "").replace(str(folder), folder.name)
+    return text
+
+
+def _translate(error: Exception) -> ApiError:
     if isinstance(error, RequestValidationError):
         return _invalid(error.errors())
     if isinstance(error, HTTPException):
@@ -95,7 +137,8 @@ def to_api_error(error: Exception) -> ApiError:
     for kind, status, code, retry_after in _FORESEEN:
         if isinstance(error, kind):
             param = "input" if isinstance(error, InvalidTextError) else None
-            return ApiError(status, str(error), code, param=param, retry_after=retry_after)
+            message = hide_folders(error) if kind is VoiceFileError else str(error)
+            return ApiError(status, message, code, param=param, retry_after=retry_after)
     return ApiError(
         500, "the server failed; its log says why, under this X-Request-ID.", "internal_error"
     )
@@ -109,4 +152,9 @@ def _invalid(errors: Sequence[Any]) -> ApiError:
     message = f"{where}{first['msg']}"
     if first["type"] == "extra_forbidden":
         message = f"{where}there is no such field; /docs has those that there are"
+    elif first["type"] == "json_invalid":
+        position = "".join(f" at character {part}" for part in first["loc"][1:])
+        message = f"this is no JSON: {first['ctx']['error']}{position}"
+    elif first["loc"] == ("body",) and first["type"] in _NO_OBJECT:
+        message = "send a JSON object, with Content-Type: application/json"
     return ApiError(422, message, first["type"], param=param)

@@ -6,10 +6,8 @@ import json
 from collections.abc import AsyncGenerator
 from typing import Any
 
-from dia_ort.errors import DiaError
-from dia_ort.serve.errors import ApiError, to_api_error
+from dia_ort.serve.errors import to_api_error
 from dia_ort.serve.job import Job
-from dia_ort.serve.service import log
 
 _PROGRESS_SECONDS = 0.5  # between two events that tell it
 
@@ -28,8 +26,6 @@ async def events(
         async for event in _events(job, audio, progress=progress):
             yield _encode(event)
     except Exception as error:  # noqa: BLE001 - whatever it is, the client hears of it
-        if not isinstance(error, ApiError | DiaError):
-            log.exception("failed")
         yield _encode({"type": "error", **to_api_error(error).body})
 
 

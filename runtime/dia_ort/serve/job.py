@@ -7,12 +7,15 @@ from concurrent.futures import Future
 from contextlib import ExitStack
 from typing import Any, ParamSpec
 
+import numpy as np
+
 from dia_ort.errors import DiaError
+from dia_ort.joins import split
 from dia_ort.live import LiveNarrator, LiveSpeech
 from dia_ort.serve.encoding import StreamEncoder
 from dia_ort.serve.errors import ApiError
 from dia_ort.serve.logs import text_field
-from dia_ort.serve.service import Service, log
+from dia_ort.serve.service import Place, Service, log
 
 P = ParamSpec("P")
 
@@ -36,13 +39,14 @@ class Job:
     """
 
     def __init__(self, service: Service, narrator: LiveNarrator, encoder: StreamEncoder) -> None:
-        service.check_ready()
         self.seed = narrator.seed
         self.outcome = "cancelled"
         self._service = service
         self._narrator = narrator
         self._encoder = encoder
-        self._speech: LiveSpeech | None = None
+        self._speeches: list[LiveSpeech] = []
+        self._asked = time.monotonic()
+        self._submitted = self._asked
         self._begun: float | None = None  # the moment of the first slot
         self._first_audio: float | None = None
         self._samples = 0
@@ -50,22 +54,26 @@ class Job:
         self._encoding: Future[bytes] = Future()  # what the encoder does, or did last
         self._encoding.set_result(b"")
         self._exit = ExitStack()
-        self._place = self._exit.enter_context(service.admission.enter())
+        self._place: Place | None = None
+        self._enter()
 
     async def submit(self, text: str) -> None:
         """Begin to speak a script, after those before it.
 
         Raises:
+            ApiError: The place was given back, and there is none now.
             DiaError: The script cannot be spoken.
         """
         self._texts.append(text)
         try:
-            plan = await self._service.in_a_thread(self._narrator.plan, text)
-            self._speech = self._narrator.speak(plan)
-        except DiaError:
+            self._enter()
+            plan = await self._service.plan(self._narrator, text)
+            self._speeches.append(self._narrator.speak(plan))
+        except (ApiError, DiaError):
             self.outcome = "refused"
             raise
-        self._service.metrics.text_tokens.inc(self._speech.num_tokens)
+        self._submitted = time.monotonic()
+        self._service.metrics.text_tokens.inc(self.speech.num_tokens)
 
     async def begin(self) -> None:
         """Wait for a slot.
@@ -74,7 +82,7 @@ class Job:
             ApiError: There was none in time.
         """
         begun = asyncio.wrap_future(self.speech.begun)
-        left = self._place.asked + self._service.settings.queue_timeout - time.monotonic()
+        left = self._submitted + self._service.settings.queue_timeout - time.monotonic()
         done, _ = await asyncio.wait({begun}, timeout=max(left, 0) if self._begun is None else None)
         if not done:
             self.outcome = "queue_timeout"
@@ -85,10 +93,11 @@ class Job:
                 "queue_timeout",
                 retry_after=self._service.admission.retry_after,
             )
-        self._place.begin()
+        if self._place:
+            self._place.begin()
         if self._begun is None:
             self._begun = time.monotonic()
-            self._service.metrics.queue_time.observe(self._begun - self._place.asked)
+            self._service.metrics.queue_time.observe(self._begun - self._asked)
 
     async def stream(self) -> AsyncGenerator[bytes, None]:
         """All that is left to do for a script that was submitted: its encoded audio, to its end.
@@ -118,6 +127,19 @@ class Job:
             self.outcome = "failed"
             raise
 
+    async def silence(self, seconds: float) -> AsyncGenerator[bytes, None]:
+        """Encoded silence."""
+        rate = self._narrator.sample_rate
+        for samples in split(np.zeros(round(seconds * rate), np.float32), rate):
+            self._samples += len(samples)
+            if encoded := await self._encode(self._encoder.push, samples):
+                yield encoded
+
+    def rest(self) -> None:
+        """Give the place back to others, until something is submitted again."""
+        self._exit.close()
+        self._place = None
+
     async def finish(self) -> bytes:
         """The end of the audio, when all was spoken."""
         encoded = await self._encode(self._encoder.finish)
@@ -127,36 +149,46 @@ class Job:
 
     def close(self) -> None:
         """Stop what runs, free the place, and note what became of it."""
-        if self._speech:
-            self._speech.cancel()
+        for speech in self._speeches:
+            speech.cancel()
         self._encoding.add_done_callback(lambda _: self._encoder.close())  # not before it has ended
         self._exit.close()
+        self._note()
+
+    def _note(self) -> None:
+        """Tell the metrics and the log what became of it."""
         metrics = self._service.metrics
         metrics.audio_seconds.inc(self.seconds)
         metrics.speeches.labels(self.outcome).inc()
+        faults = [fault for speech in self._speeches for fault in speech.faults]
+        metrics.faults.inc(len(faults))
         fields: dict[str, Any] = {"outcome": self.outcome, "seed": self.seed}
         fields |= text_field(" ".join(self._texts), self._service.settings)
         fields["audio_seconds"] = round(self.seconds, 3)
         if self._begun is not None:
-            fields["queue_seconds"] = round(self._begun - self._place.asked, 3)
+            fields["queue_seconds"] = round(self._begun - self._asked, 3)
             fields["elapsed"] = round(self.elapsed, 3)
         if self._first_audio is not None:
             fields["first_audio_seconds"] = round(self._first_audio, 3)
-        if self.outcome == "finished" and self.elapsed:
-            metrics.real_time_factor.observe(self.seconds / self.elapsed)
+        fields["faults"] = faults
+        if self.outcome == "finished":
+            is_cut = any(speech.finish_reason == "length" for speech in self._speeches)
+            fields["finish_reason"] = "length" if is_cut else "eos"
+            if self.elapsed:
+                metrics.real_time_factor.observe(self.seconds / self.elapsed)
         log.info("speech", extra=fields)
 
     @property
     def speech(self) -> LiveSpeech:
         """What was submitted last."""
-        if self._speech is None:
+        if not self._speeches:
             raise RuntimeError("nothing was submitted")
-        return self._speech
+        return self._speeches[-1]
 
     @property
     def ahead(self) -> int:
         """How many wait before it."""
-        return self._place.ahead
+        return self._place.ahead if self._place else 0
 
     @property
     def begun(self) -> bool:
@@ -173,6 +205,12 @@ class Job:
         """Seconds since it had a slot."""
         return 0 if self._begun is None else time.monotonic() - self._begun
 
+    def _enter(self) -> None:
+        """Take a place, unless it has one."""
+        if self._place is None:
+            self._service.check_ready()
+            self._place = self._exit.enter_context(self._service.admission.enter())
+
     async def _encode(self, call: Callable[P, bytes], *args: P.args, **kwargs: P.kwargs) -> bytes:
         """Let the encoder work beside the event loop."""
         self._encoding = self._service.threads.submit(call, *args, **kwargs)
@@ -180,5 +218,5 @@ class Job:
 
     def _note_first_audio(self) -> None:
         if self._first_audio is None:
-            self._first_audio = time.monotonic() - self._place.asked
+            self._first_audio = time.monotonic() - self._asked
             self._service.metrics.first_audio_time.observe(self._first_audio)

@@ -15,7 +15,7 @@ REJECTIONS = ("queue_full", "queue_timeout", "warming up", "draining", "dead")
 
 OUTCOMES = ("finished", "cancelled", "slow_client", "refused", "queue_timeout", "failed")
 """What becomes of speech that has a place. It is cancelled when its client leaves, and refused when
-its script cannot be read."""
+its script cannot be read, or when it gave its place back and finds no other."""
 
 _SECONDS = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 60, 120)
 _REAL_TIMES = (0.05, 0.1, 0.2, 0.5, 0.8, 1, 1.25, 2, 5, 10, 20, 50)
@@ -62,6 +62,11 @@ class Metrics:
             self.speeches.labels(outcome)
         self.text_tokens = Counter(
             "dia_ort_text_tokens", "Text tokens of speech that began.", registry=self.registry
+        )
+        self.faults = Counter(
+            "dia_ort_faults",
+            "Chunks of speech that may have come out badly: cut, silent, or far too long.",
+            registry=self.registry,
         )
         self.audio_seconds = Counter(
             "dia_ort_audio_seconds", "Seconds of audio that were sent.", registry=self.registry

@@ -13,6 +13,7 @@ router = APIRouter(tags=["probes"])
 ServiceDependency = Annotated[Service, Depends(get_service)]
 
 
+@router.head("/health", include_in_schema=False)
 @router.get("/health", responses={500: {"model": Health}})
 async def health(response: Response, service: ServiceDependency) -> Health:
     """Whether the process lives; 500 says that it has to be started anew."""
@@ -22,6 +23,7 @@ async def health(response: Response, service: ServiceDependency) -> Health:
     return Health(status="ok")
 
 
+@router.head("/ready", include_in_schema=False)
 @router.get("/ready", responses={503: {"model": Readiness}})
 async def ready(response: Response, service: ServiceDependency) -> Readiness:
     """Whether it takes requests: not before it has spoken once, and not while it stops."""

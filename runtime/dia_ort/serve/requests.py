@@ -56,9 +56,9 @@ class Requests:
         except ClientDisconnect:
             status = status or _CLIENT_GONE
         except Exception as error:  # noqa: BLE001 - the last resort
-            log.exception("failed")
+            answer = to_api_error(error)  # which logs it
             if status == 0:
-                await to_api_error(error).answer(scope, receive, send_noted)
+                await answer.answer(scope, receive, send_noted)
         finally:
             self._note(scope, status, time.monotonic() - started)
             request_id.reset(token)

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from dia_ort.config import GenerationConfig
 from dia_ort.serve.encoding import AUDIO_FORMATS
@@ -80,6 +80,15 @@ class SpeechSettings(_Strict):
         description="The most decoder steps of each chunk, 86 to the second; by default the "
         "model's.",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_nulls(cls, given: Any) -> Any:
+        """Null is the default, as some clients send it for all that they leave out."""
+        if not isinstance(given, dict):
+            return given
+        optional = {name for name, info in cls.model_fields.items() if not info.is_required()}
+        return {key: x for key, x in given.items() if x is not None or key not in optional}
 
     @property
     def voice_id(self) -> str:

@@ -2,6 +2,8 @@
 
 import hashlib
 import hmac
+import ipaddress
+import re
 from collections.abc import Sequence
 
 from starlette.datastructures import Headers
@@ -11,13 +13,16 @@ from dia_ort.serve.errors import ApiError
 
 _OPEN = {"/", "/health", "/ready", "/docs", "/openapi.json"}
 _SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}
+_PORT = re.compile(r":\d+$")
 
 
 class Guard:
     """Wants an API key if there are any, and refuses other sites' pages.
 
     A page of another origin can send some requests, and open WebSockets, without asking first:
-    what it sends says where it comes from.
+    what it sends says where it comes from. The page of this server comes from the host that it
+    asks. So does one of a site that has given its own name this machine's address (DNS rebinding),
+    so without API keys, which that site does not have, the host has to be one that no site has.
     """
 
     def __init__(self, app: ASGIApp, api_keys: Sequence[str], origins: Sequence[str]) -> None:
@@ -55,12 +60,24 @@ class Guard:
         is_safe = scope["type"] == "http" and scope["method"] in _SAFE_METHODS
         if origin is None or is_safe or not self._origins.isdisjoint({origin, "*"}):
             return
-        if origin.partition("://")[2] != headers.get("host"):
+        host = headers.get("host", "")
+        if origin.partition("://")[2] != host or not (self._digests or _is_local(host)):
             raise ApiError(
                 403,
-                f"pages of {origin} may not ask here: allow it with --cors-origin.",
+                f"pages of {origin} may not ask here: allow them with --cors-origin {origin}.",
                 "origin_not_allowed",
             )
+
+
+def _is_local(host: str) -> bool:
+    """Whether no site of the internet has this host: an address, or a name of a local network."""
+    name = _PORT.sub("", host)
+    try:
+        ipaddress.ip_address(name.strip("[]"))
+    except ValueError:
+        is_plain = bool(name) and "." not in name
+        return is_plain or name.endswith((".localhost", ".local"))
+    return True
 
 
 def _digest(key: str) -> bytes:
@@ -88,7 +105,7 @@ class BodyLimit:
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)
-        is_upload = headers.get("content-type", "").startswith("multipart/form-data")
+        is_upload = headers.get("content-type", "").lower().startswith("multipart/form-data")
         most = self._most_upload if is_upload else self._most
         length = headers.get("content-length", "")
         if length.isdecimal() and int(length) > most:

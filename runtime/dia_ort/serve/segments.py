@@ -2,25 +2,31 @@
 
 import re
 
-from dia_ort.plan import PlanLimits, speech_seconds
+from dia_ort.plan import CHARACTERS_PER_SECOND, PlanLimits, speech_length
 from dia_ort.script import find_sentence_ends
-from dia_ort.text import SPEAKER_TAGS
 
-_TAG = re.compile("|".join(map(re.escape, SPEAKER_TAGS)))
-_BREAK = re.compile(r"\s*\n\s*")
+_TAG = re.compile(r"\[\s*[Ss]\s*[12]\s*\]")
+_BREAK = re.compile(r"\n\s*")
 _CLAUSE_END = re.compile(r"[.!?,;:]\s+(?=\S)")
+
+_LIMITS = PlanLimits()
+_LEAST, _MOST = (
+    seconds * CHARACTERS_PER_SECOND for seconds in (_LIMITS.min_seconds, _LIMITS.max_seconds)
+)
 
 
 class Segmenter:
     """Collects text, and cuts it after whole sentences as soon as they are long enough to speak.
 
-    A speaker goes on from one script to the next until a tag names another.
+    A speaker goes on from one script to the next until a tag names another. What stands after the
+    latest end is all that is looked at again when more comes.
     """
 
     def __init__(self) -> None:
         self._text = ""
         self._speaker = ""  # the latest tag of what was taken
-        self._limits = PlanLimits()
+        self._seen = 0  # the latest end, with too little before it
+        self._length = 0  # of what stands before that
 
     def __len__(self) -> int:
         """The characters that wait."""
@@ -33,11 +39,16 @@ class Segmenter:
     def take(self) -> str | None:
         """The next script: the fewest sentences that are long enough; None: there are not yet.
 
-        What goes on for longer than a chunk without a sentence's end is cut after a clause.
+        What goes on for longer than a chunk without such an end is cut after a clause.
         """
         for end in self._ends():
-            if self._seconds(end) >= self._limits.min_seconds:
+            self._length, self._seen = self._length_to(end), end
+            if self._length >= _LEAST:
                 return self._cut(end)
+        if self._length_to(len(self._text)) >= _MOST:
+            for clause in _CLAUSE_END.finditer(self._text, self._seen):
+                if self._length_to(clause.end()) >= _LEAST:
+                    return self._cut(clause.end())
         return None
 
     def take_all(self) -> str | None:
@@ -46,23 +57,24 @@ class Segmenter:
 
     def clear(self) -> None:
         """Forget what waits."""
-        self._text = ""
+        self._text, self._seen, self._length = "", 0, 0
 
     def _ends(self) -> list[int]:
-        """Where sentences, lines and turns end."""
-        breaks = [match.end() for match in _BREAK.finditer(self._text)]
-        turns = [match.start() for match in _TAG.finditer(self._text) if match.start()]
-        ends = sorted({*find_sentence_ends(self._text), *breaks, *turns})
-        if not ends and self._seconds(len(self._text)) >= self._limits.max_seconds:
-            ends = [match.end() for match in _CLAUSE_END.finditer(self._text)]
-        return ends
+        """Where sentences, lines and turns end after what was seen."""
+        text = self._text[self._seen :]
+        breaks = [match.end() for match in _BREAK.finditer(text)]
+        turns = [match.start() for match in _TAG.finditer(text) if match.start()]
+        return [self._seen + end for end in sorted({*find_sentence_ends(text), *breaks, *turns})]
 
-    def _seconds(self, end: int) -> float:
-        """The time to say what comes before."""
-        return speech_seconds(_TAG.sub("", self._text[:end]).strip())
+    def _length_to(self, end: int) -> int:
+        """The time to say what comes before, in characters, with single spaces."""
+        words = _TAG.sub(" ", self._text[self._seen : end]).split()
+        return self._length + (speech_length(" ".join(words)) + 1 if words else 0)
 
     def _cut(self, end: int) -> str:
-        script, self._text = self._text[:end].strip(), self._text[end:]
+        script, rest = self._text[:end].strip(), self._text[end:]
+        self.clear()
+        self.push(rest)
         if not _TAG.match(script):
             script = f"{self._speaker} {script}".strip()
         self._speaker = [self._speaker, *_TAG.findall(script)][-1]

@@ -108,7 +108,7 @@ class SpeechServer:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             await asyncio.to_thread(self.service.engine.close, drain=False)
-            self.service.threads.shutdown()
+            self.service.close()
         log.info("stopped", extra={"exit_code": self._exit_code})
         return self._exit_code
 
@@ -192,8 +192,9 @@ def _open_engine(dia: Dia, settings: ServerSettings) -> Engine:
 def _listen(settings: ServerSettings) -> socket.socket:
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     address = (settings.host, settings.port)
+    both = settings.host == "::" and socket.has_dualstack_ipv6()  # everybody, by IPv4 too
     try:
-        listener = socket.create_server(address, family=family, backlog=1024)
+        listener = socket.create_server(address, family=family, backlog=1024, dualstack_ipv6=both)
     except (OSError, UnicodeError) as error:  # UnicodeError: no name of a host
         reason = error.strerror if isinstance(error, OSError) else error
         raise InvalidConfigError(

@@ -18,6 +18,7 @@ from dia_ort.config import GenerationConfig
 from dia_ort.engine import Engine
 from dia_ort.errors import InvalidConfigError
 from dia_ort.live import LiveNarrator
+from dia_ort.plan import Plan
 from dia_ort.serve.encoding import StreamEncoder, open_encoder
 from dia_ort.serve.errors import ApiError
 from dia_ort.serve.metrics import Metrics
@@ -142,6 +143,7 @@ class Service:
         self.metrics = Metrics(engine)
         self.admission = Admission(settings.max_batch, settings.max_queue, self.metrics)
         self.threads = ThreadPoolExecutor(4, "dia-ort-serve")  # encoders and files
+        self._planning = ThreadPoolExecutor(1, "dia-ort-serve-plan")  # long plans hold up no other
         self.voice_lock = asyncio.Lock()  # one recording is encoded at a time
         self.num_voices_in_work = 0
         name = engine.dia.artifact.name
@@ -265,6 +267,15 @@ class Service:
             goes_on=goes_on,
         )
 
+    async def plan(self, narrator: LiveNarrator, text: str) -> Plan:
+        """Cut a script into chunks, after those of others.
+
+        Raises:
+            DiaError: As in :meth:`dia_ort.LiveNarrator.plan`.
+        """
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._planning, narrator.plan, text)
+
     def encoder(self, asked: SpeechSettings) -> StreamEncoder:
         """What makes the bytes that a request wants.
 
@@ -277,6 +288,11 @@ class Service:
         """Call something that takes a while, beside the event loop."""
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self.threads, partial(call, *args, **kwargs))
+
+    def close(self) -> None:
+        """End the threads, when nothing is asked any more."""
+        self.threads.shutdown()
+        self._planning.shutdown()
 
 
 async def get_service(connection: HTTPConnection) -> Service:

@@ -52,7 +52,7 @@ class ServerSettings:
         voice_alias: Further names of voices, each ``"ALIAS=VOICE"``.
         model_alias: Further names that clients may give as the model.
         api_keys: Clients have to bring one of these; none: anybody may ask. Visible ASCII.
-        cors_origins: Origins of other web pages that may ask, as ``"https://example.org"``;
+        cors_origins: Origins of web pages that may ask, as ``"https://example.org"``;
             ``"*"`` is all.
         log_format: ``"json"`` or ``"text"``.
         log_level: ``"debug"``, ``"info"``, ``"warning"``, ``"error"`` or ``"critical"``.

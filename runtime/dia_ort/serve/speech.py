@@ -34,7 +34,7 @@ async def create_speech(
     encoder = service.encoder(asked)
     job = Job(service, await service.narrator(asked), encoder)
     try:
-        await job.submit(asked.input)
+        await _unless_gone(request, job.submit(asked.input))
         audio = job.stream()
         is_sse = asked.stream_format == "sse"
         if not (is_sse and asked.progress):  # until there is audio, an error has a status

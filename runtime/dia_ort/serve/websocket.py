@@ -20,6 +20,9 @@ The server sends binary messages with audio, and JSON objects:
 - ``{"type": "error", "error": {...}}``. What was being said ends with it, and text up to the next
   ``end`` or ``cancel`` is not spoken. A message that cannot be read closes the connection (1008).
 
+An utterance has its place among the server's requests from its first script on, and gives it back
+when no text comes for 5 s; what comes then takes one again, or fails if there is none.
+
 Several utterances follow each other in one session, in the same voices: those of ``voice``, or of
 the first one.
 """
@@ -36,16 +39,18 @@ from starlette.websockets import WebSocketDisconnect
 
 from dia_ort.errors import DiaError
 from dia_ort.live import LiveNarrator
+from dia_ort.script import split_pauses
 from dia_ort.serve.errors import ApiError, to_api_error
 from dia_ort.serve.job import Job
 from dia_ort.serve.schemas import Format, SpeechSettings
 from dia_ort.serve.segments import Segmenter
-from dia_ort.serve.service import Service, get_service, log
+from dia_ort.serve.service import Service, get_service
 
 router = APIRouter()
 
 _POLICY_VIOLATION = 1008
 _MOST_UTTERANCES = 64  # that wait
+_PATIENCE = 5.0  # seconds that an utterance keeps its place while no text comes
 
 
 class _Start(SpeechSettings):
@@ -235,8 +240,6 @@ class _Session:
                 except _GoneError:
                     raise
                 except Exception as error:  # noqa: BLE001 - whatever it is, the client hears of it
-                    if not isinstance(error, ApiError | DiaError):
-                        log.exception("failed")
                     utterance.drop()
                     await self._send_json({"type": "error", **to_api_error(error).body})
                     while await utterance.next_script() is not None:
@@ -250,20 +253,37 @@ class _Session:
         """Speak an utterance to its end, which says so."""
         job: Job | None = None
         try:
-            while (script := await utterance.next_script()) is not None:
-                if job is None:
-                    job = self._begin()
-                await job.submit(script)
-                await job.begin()
-                await self._send_json({"type": "speaking", "text": script})
-                async for encoded in job.audio():
-                    await self._send(encoded)
+            while (script := await self._next_script(utterance, job)) is not None:
+                job = job or self._begin()
+                await self._say(job, script)
             if job and (encoded := await job.finish()):
                 await self._send(encoded)
             await self._send_json({"type": "done", "seconds": job.seconds if job else 0})
         finally:
             if job:
                 job.close()
+
+    async def _next_script(self, utterance: _Utterance, job: Job | None) -> str | None:
+        """As the utterance has it; a job that waits long for it gives its place to others."""
+        if job:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_PATIENCE):
+                    return await utterance.next_script()
+            job.rest()
+        return await utterance.next_script()
+
+    async def _say(self, job: Job, script: str) -> None:
+        """Speak a script; pauses at its beginning follow what was said before."""
+        pause, words = split_pauses(script)
+        async for encoded in job.silence(pause):
+            await self._send(encoded)
+        if not words:
+            return
+        await job.submit(words)
+        await job.begin()
+        await self._send_json({"type": "speaking", "text": words})
+        async for encoded in job.audio():
+            await self._send(encoded)
 
     def _begin(self) -> Job:
         if self._narrator is None:

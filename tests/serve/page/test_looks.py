@@ -2,8 +2,10 @@
 
 import re
 
+import numpy as np
 import pytest
 
+from dia_ort import Voice
 from support.page import button, choose_seed, problem, script, speak
 
 expect = pytest.importorskip("playwright.sync_api").expect
@@ -25,7 +27,19 @@ def background(page):
     return sum(map(int, re.findall(r"\d+", colour)[:3])) / 3
 
 
+@pytest.fixture
+def long_word(voices_folder):
+    """A voice whose transcript has nowhere to break."""
+    voices_folder.mkdir(exist_ok=True)
+    path = voices_folder / "long.voice"
+    Voice(np.ones((50, 9), int), "[S1] https://example.org/" + "a" * 90).save(path)
+    yield
+    path.unlink()
+
+
+@pytest.mark.usefixtures("long_word")
 def test_nothing_sticks_out(page):
+    expect(page.get_by_text("example.org/aaa")).to_be_visible()
     speak(page)
     script(page).fill("[S1] (laughs) " + "no" * 60)
     open_everything(page)

@@ -53,6 +53,51 @@ def test_a_voice_is_recorded(page, client):
     assert client.delete("/v1/audio/voices/me").status_code == 200
 
 
+# The browser asks, until the test says yes.
+ASKING = """
+const { getUserMedia } = MediaDevices.prototype;
+const answer = new Promise((resolve) => { window.allow = resolve; });
+window.tracks = [];
+MediaDevices.prototype.getUserMedia = async function (wanted) {
+  await answer;
+  const stream = await getUserMedia.call(this, wanted);
+  window.tracks.push(...stream.getTracks());
+  return stream;
+};
+"""
+STATES = """async () => {
+  const isLive = (track) => track.readyState === "live";
+  for (let i = 0; i < 100 && (!tracks.length || tracks.some(isLive)); i++) {
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
+  return tracks.map((track) => track.readyState);
+}"""  # of all microphones, when none is live, or after 2 s
+
+
+def test_a_double_click_records_once(open_page):
+    page = open_page(before=ASKING)
+    button(page, "Add").click()
+    button(page, "Record").dblclick()
+    page.evaluate("allow()")
+    expect(page.locator("#recorded")).to_contain_text("0:01.", timeout=5000)
+    button(page, "Stop").click()
+    expect(page.locator("#preview-text")).to_contain_text("Recording, 1.")
+    assert page.evaluate(STATES) == ["ended"]
+
+
+def test_a_dialog_that_was_closed_does_not_record(open_page):
+    page = open_page(before=ASKING)
+    button(page, "Add").click()
+    button(page, "Record").click()
+    button(page, "Close").click()
+    button(page, "Add").click()
+    page.evaluate("allow()")
+    assert page.evaluate(STATES) == ["ended"]
+    expect(page.locator("#recording")).to_be_hidden()
+    button(page, "Record").click()
+    expect(page.locator("#recording")).to_be_visible()
+
+
 def test_what_is_no_voice_is_refused_with_advice(page, tmp_path):
     button(page, "Add").click()
     report = page.locator("#voice-problem")

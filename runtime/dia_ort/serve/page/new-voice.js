@@ -5,6 +5,8 @@ const VOICE_NAME = /^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$/;
 class VoiceDialog {
   #dialog = byId("voice-dialog");
   #recorder = new Recorder();
+  #isStarting = false; // the browser may ask for the microphone, and people take their time
+  #isWanted = false;
   #samples = null;
   #onSaved;
 
@@ -36,6 +38,7 @@ class VoiceDialog {
   }
 
   async #leave() {
+    this.#isWanted = false;
     if (this.#recorder.isOn) await this.#recorder.stop();
     byId("listen").pause();
     byId("voice-form").reset();
@@ -55,6 +58,9 @@ class VoiceDialog {
   }
 
   async #record() {
+    this.#isWanted = true;
+    if (this.#isStarting) return;
+    this.#isStarting = true;
     this.#report("");
     const most = config.voice_seconds[1];
     try {
@@ -65,6 +71,12 @@ class VoiceDialog {
       });
     } catch (error) {
       this.#report(explainMicrophone(error));
+      return;
+    } finally {
+      this.#isStarting = false;
+    }
+    if (!this.#isWanted) {
+      await this.#recorder.stop(); // the dialog was closed
       return;
     }
     this.#show(null);
