@@ -134,7 +134,7 @@ def _read_nested(top: StrictReader) -> DiaConfig:
     encoder, decoder = model.section("encoder"), model.section("decoder")
     for section in (encoder, decoder):  # what the first code saved, with the only values it had
         section.expect("mlp_activations", ["silu", "linear"])
-        section.expect("use_pre_norm", False)
+        section.expect("use_pre_norm", expected=False)
     shared: dict[str, Any] = {
         "norm_eps": model.number("normalization_layer_epsilon", _NORM_EPS),
         "rope_theta": model.number("rope_max_timescale", _ROPE_THETA),
