@@ -42,6 +42,7 @@ FUSED_ENCODER = {
     "com.microsoft.RotaryEmbedding": 4,
 }
 FUSED_DECODER = {
+    "Expand": 1,
     "Gather": 1,
     "RMSNormalization": 7,
     "com.microsoft.GroupQueryAttention": 2,
