@@ -3,8 +3,6 @@
 It takes GroupQueryAttention, but no 8-bit cache; and MultiHeadAttention, but no lengths of rows.
 """
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 from torch.onnx.ops import symbolic
@@ -17,11 +15,6 @@ _FAR = -6e4
 
 class WebGpuKernels(OnnxKernels):
     """As :class:`OnnxKernels`, but each row's length is a bias of its scores."""
-
-    def unconditional_values(self, values: Tensor, rows: int, steps: int) -> Sequence[Tensor]:
-        """Repeated once, and sliced: a prompt's steps have no such rows, and Split refuses none."""
-        layers, width = values.shape
-        return list(values[:, None, None].expand(layers, rows, steps, width))
 
     def key_mask(self, lengths: Tensor, positions: int, steps: int, dtype: torch.dtype) -> Tensor:
         """-6e4 for each position after the last: (rows, 1, steps, positions), in ``dtype``."""
