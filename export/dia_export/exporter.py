@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, get_args
+from typing import get_args
 
 import onnx_ir as ir
 import torch
@@ -52,6 +52,7 @@ from dia_ort.manifest import (
     FileInfo,
     GraphInfo,
     Manifest,
+    OneProvider,
     Source,
 )
 from dia_ort.providers import onnxruntime
@@ -322,7 +323,7 @@ class Exporter:
         graph: GraphName,
         compute: Compute,
         shared: ir.Model | None,
-        provider: Literal["webgpu"] | None = None,
+        provider: OneProvider | None = None,
     ) -> tuple[GraphInfo, ir.Model]:
         """Write one graph.
 

@@ -10,7 +10,7 @@ import io
 import logging
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import onnx_ir as ir
 import torch
@@ -35,7 +35,7 @@ from dia_ort.graphs import (
     ModelSpec,
     TensorSpec,
 )
-from dia_ort.manifest import Attention
+from dia_ort.manifest import Attention, OneProvider
 
 OPSET = 23
 _CODEC_OPSET = 21
@@ -83,7 +83,7 @@ def build_module(
     model: DiaConfig,
     codec: DacConfig,
     attention: Attention = "fused",
-    provider: Literal["webgpu"] | None = None,
+    provider: OneProvider | None = None,
 ) -> nn.Module:
     """The unfilled module behind a graph, with the kernels to trace it with.
 

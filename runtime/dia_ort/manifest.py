@@ -32,6 +32,8 @@ VERSION = 1
 
 Compute = Literal["float32", "float16", "bfloat16"]
 Attention = Literal["fused", "standard"]
+OneProvider = Literal["webgpu"]
+"""Providers that have graphs of their own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +63,7 @@ class GraphInfo:
     data: str | None
     compute: Compute
     nodes: int
-    provider: Literal["webgpu"] | None = None
+    provider: OneProvider | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

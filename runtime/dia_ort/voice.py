@@ -5,7 +5,6 @@ import json
 import math
 import os
 import reprlib
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,6 +20,7 @@ from dia_ort.errors import (
     InvalidConfigError,
     InvalidTextError,
     VoiceFileError,
+    warn_caller,
 )
 from dia_ort.files import write_file
 from dia_ort.script import fix_tags
@@ -150,10 +150,9 @@ class Voice:
         if transcript is None:
             transcript = audio.text
             if audio.finish_reason == "length":
-                warnings.warn(
+                warn_caller(
                     "this speech was cut off before its end, so its text may say more than it "
-                    "does: give what it says as the transcript.",
-                    stacklevel=2,
+                    "does: give what it says as the transcript."
                 )
         return cls(audio.codes, transcript, audio.codec, f"generated with seed {audio.seed}")
 
