@@ -122,7 +122,7 @@ class TestQueue:
             first = Raw(running, LONG)
             assert first.begun()
             second = Raw(running, LONG)
-            wait_for(lambda: running.service.engine.stats.queued)
+            wait_for(lambda: running.service.admission.num_open == 2)
             running.set(queue_timeout=1)
             response = post(running, {**SHORT, "stream_format": "sse", "progress": True})
             assert response.status_code == 200
@@ -160,11 +160,10 @@ class TestClientsThatLeave:
         with start(max_batch=1) as running:
             engine = running.service.engine
             connections = [Raw(running, LONG)]
+            wait_for(lambda: engine.stats.running)  # no longer queued
             if when == "in the queue":
                 connections.append(Raw(running, LONG))
                 wait_for(lambda: engine.stats.queued)
-            else:
-                wait_for(lambda: engine.stats.running)
             if when == "in the audio":
                 assert connections[0].begun()
             cancelled = []
