@@ -89,6 +89,8 @@ def find_artifact(
         ArtifactError: Its manifest or its files are not what they must be.
     """
     if model is None:
+        if revision is not None:
+            raise ArtifactNotFoundError(f"revision is {revision!r}, of no model: name one.")
         for message in broken_models():
             warn_caller(message)
         artifact = next(iter(list_artifacts()), None)

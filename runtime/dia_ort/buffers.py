@@ -10,6 +10,7 @@ together on the device when others are wanted than before.
 
 import math
 import mmap
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -136,12 +137,13 @@ class HostBuffer:
         for head, count in moves if after[2] < before[2] else reversed(moves):
             target[head][:count] = source[head][:count]  # over none that is yet to be moved
         position, end = math.prod(after[3:]) * self._itemsize, 0
+        written = math.prod(before) * self._itemsize  # beyond it are zeros
         for index, count in enumerate(kept):
             if count:
                 start = index * after[2] * position
-                self._give_back(end, start)
+                self._give_back(end, min(start, written))
                 end = start + count * position
-        self._give_back(end, self.host.nbytes)
+        self._give_back(end, written)
 
     def forget(self, row: int, shape: Shape | None = None) -> None:
         """As :class:`Buffer` has it."""
@@ -149,7 +151,9 @@ class HostBuffer:
         self._give_back(row * size, (row + 1) * size)
 
     def _give_back(self, start: int, stop: int) -> None:
-        """Give back the pages within some bytes, and make zeros of the rest (no NaN may stay)."""
+        """Make zeros of some bytes (no NaN may stay), and give their pages back where that does."""
+        if sys.platform != "linux":
+            first = last = stop
         first = min(-(-start // mmap.PAGESIZE) * mmap.PAGESIZE, stop)
         last = max(stop // mmap.PAGESIZE * mmap.PAGESIZE, first)
         content = self.host.reshape(-1).view(np.uint8)
@@ -313,8 +317,8 @@ class Mover:
 
     def _run(self, source: tuple[Place, int, Shape], target: tuple[Place, int, Shape]) -> None:
         (place, pointer, shape), (target_place, target_pointer, target_shape) = source, target
-        kept = np.array([min(shape[1], target_shape[1])])
-        pads = np.array([0, 0, 0, max(target_shape[1] - shape[1], 0)])
+        kept = np.array([min(shape[1], target_shape[1])], np.int64)
+        pads = np.array([0, 0, 0, max(target_shape[1] - shape[1], 0)], np.int64)
         binding = self._binding
         binding.bind_input("source", *place, np.float32, shape, pointer)
         binding.bind_cpu_input("kept", kept)

@@ -20,16 +20,15 @@ import functools
 import itertools
 import threading
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dia_ort.buffers import Buffer, HostBuffer, Shape, State, Value, open_buffers
+from dia_ort.buffers import Buffer, DeviceBuffer, HostBuffer, Shape, State, Value, open_buffers
 from dia_ort.choice import open_choice
 from dia_ort.graphs import ModelSpec, cache_names
-from dia_ort.providers import Provider, capture_lock, onnxruntime
+from dia_ort.providers import Provider, onnxruntime
 from dia_ort.sampling import Candidates, SamplingParams, choose
 
 ROWS = 2
@@ -64,6 +63,14 @@ def slot_bytes(model: ModelSpec, dtype: str, cache_dtype: str, steps: int, text:
 
 def _padded(text: int) -> int:
     return -(-text // TEXT_BLOCK) * TEXT_BLOCK
+
+
+def few_sizes(text: int, model: ModelSpec) -> int:
+    """A length of text rounded up to one of few: CUDA graphs and cuDNN's plans are for a size each.
+
+    Plans are made in the step or the encoding that first has a size, for each layer.
+    """
+    return min(max(1 << (text - 1).bit_length(), TEXT_BLOCK), _padded(model.max_text))
 
 
 P = ParamSpec("P")
@@ -109,6 +116,10 @@ class DecoderBatch:
         slots: The most utterances at once.
         unconditional: The text encoder's outputs for a text of one zero, in graph order,
             (1, heads, 1, head_dim) each.
+
+    Attributes:
+        slots: The most utterances at once.
+        has_plans: Whether kernels make a plan for each number of steps, as cuDNN's attention does.
 
     Raises:
         ProviderError: There is not so much memory.
@@ -159,12 +170,14 @@ class DecoderBatch:
         self._paired = np.empty((slots, ROWS, channels, vocab), np.float32)
         self._choice = open_choice(provider, model, slots, buffers)
         self._steps = [0] * slots  # in each slot's cache
+        self._finite = np.zeros(slots, bool)  # whether a slot's latest logits are known to be
         self._binding = session.io_binding()
         self._bound: tuple[int, int] | None = None
         self._captures = provider.captures
-        on_device = provider.device != "cpu"
         self._has_addresses = provider.has_addresses
-        self._fixed_total = provider.captures or (on_device and provider.has_addresses)
+        self._on_device = isinstance(self._cache[0], DeviceBuffer)
+        self.has_plans = self._on_device
+        self._fixed_total = self._captures or self._on_device
         self._longest_run = None if provider.name != "webgpu" else _SHORT_RUN
         self._graphs = _Graphs()
 
@@ -178,6 +191,7 @@ class DecoderBatch:
             length: Text positions.
         """
         row = self.slots - 1 - slot
+        self._finite[slot] = False
         self._set_length(row, length)
         self._fit_text()
         for buffer, value in zip(self._cross, cross, strict=True):
@@ -201,7 +215,7 @@ class DecoderBatch:
             return
         row = self.slots - 1 - slot
         length = self._lengths[row : row + 1].copy()
-        self._steps[slot] = start + len(tokens)
+        self._steps[slot], self._finite[slot] = start + len(tokens), False
         own = [(buffer, row) for buffer in self._cross]
         shape = self._text_shape(1)
         self._prefill_row(row, tokens, start, own, shape, length)
@@ -222,7 +236,9 @@ class DecoderBatch:
         """
         if self._choice:
             self._forward(tokens, positions)
-            return self._choice.choose(self._logits, self.slots, params)
+            chosen = self._choice.choose(self._logits, self.slots, params)
+            self._finite[: len(tokens)] = chosen.finite
+            return chosen
         logits, model = self.step(tokens, positions), self._model
         return choose(
             logits[:, 0],
@@ -271,8 +287,7 @@ class DecoderBatch:
             self._bind_inputs(count)
         numbers = self._graphs.numbers
         number = numbers[shape] if shape in numbers else next(_GRAPH_NUMBERS)
-        with capture_lock if self._captures and shape not in numbers else nullcontext():
-            self._run(self._binding, number)
+        self._run(self._binding, number)
         numbers[shape] = number
 
     @_alone
@@ -280,6 +295,7 @@ class DecoderBatch:
         """Put the utterance of one slot into another, and release its own."""
         row, to = self.slots - 1 - source, self.slots - 1 - target
         steps = self._steps[target] = self._steps[source]
+        self._finite[target] = self._finite[source]
         length = int(self._lengths[row])
         self._set_length(to, length)
         for buffer in self._cross:
@@ -292,9 +308,15 @@ class DecoderBatch:
 
     @_alone
     def release(self, slot: int) -> None:
-        """Forget a slot's utterance, and give its memory back."""
+        """Forget a slot's utterance, and give its memory back.
+
+        A device gives none back, and clears a row of each tensor on its own. So what is finite
+        stays there: masked, it has a weight of zero, which NaN alone would survive.
+        """
         row = self.slots - 1 - slot
         self._set_length(row, 0)
+        if self._on_device and self._finite[slot]:
+            return
         for buffer in self._cross:
             buffer.forget(row, self._text_shape(self.slots))
         for cache in self._cache:
@@ -316,8 +338,8 @@ class DecoderBatch:
     def _fit_text(self) -> None:
         """Make the text axis as long as the longest script, and not longer than need be."""
         axis = _padded(int(self._lengths.max()))
-        if self._captures:  # a power of two, so that there are few graphs to capture
-            axis = min(1 << (axis - 1).bit_length(), _padded(self._model.max_text))
+        if self._captures or self._on_device:
+            axis = few_sizes(axis, self._model)
         if axis == self._text_axis:
             return
         before, self._text_axis = self._text_shape(self.slots), axis

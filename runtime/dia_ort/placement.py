@@ -22,7 +22,7 @@ from dia_ort.artifacts import Artifact
 from dia_ort.errors import ProviderError
 from dia_ort.graphs import DECODER, ENCODER, GraphName
 from dia_ort.manifest import GraphInfo, Manifest
-from dia_ort.providers import Provider, capture_lock, open_session
+from dia_ort.providers import Provider, open_session
 
 logger = logging.getLogger(__name__)
 
@@ -94,7 +94,8 @@ def open_graph(
     """A session of a file, where :func:`place` puts it; arguments as in :func:`open_session`."""
     path, spec = artifact.folder / info.file, artifact.manifest.spec(info)
     where = place(artifact.manifest, info, provider)
-    return open_session(path, spec, where, threads, prepack=prepack)
+    with provider.alone:
+        return open_session(path, spec, where, threads, prepack=prepack)
 
 
 def open_codec(
@@ -108,8 +109,7 @@ def open_codec(
     info = choose_file(manifest, graph, provider)
     where = place(manifest, info, provider)
     plain = Provider("cpu") if where.name == "coreml" else where
-    lock = capture_lock if provider.captures else where.alone
-    run = _runner(open_graph(artifact, info, plain, threads), lock)
+    run = _runner(open_graph(artifact, info, plain, threads), provider.alone)
     if where is plain:
         return run
     folder = coreml.cache_folder()
@@ -119,7 +119,7 @@ def open_codec(
     options = {**coreml.provider_options(folder), **where.options}
     spec = coreml.static_spec(manifest.spec(info), manifest)
     session = open_session(static, spec, replace(where, options=options), threads)
-    return coreml.in_windows(run, _runner(session, lock), graph, manifest.codec)
+    return coreml.in_windows(run, _runner(session, provider.alone), graph, manifest.codec)
 
 
 def _runner(

@@ -59,11 +59,7 @@ _OPTIONS = {
     },
 }
 _CAPTURE = "enable_cuda_graph"
-capture_lock = threading.Lock()
-"""Held while a CUDA graph is captured, and while the codec runs beside one that may be: CUDA gives
-up a capture when another thread allocates or copies."""
-
-_webgpu_lock = threading.RLock()
+_lock = threading.RLock()
 
 # What onnxruntime leaves on the CPU on purpose: arithmetic with shapes.
 _SHAPE_OPERATORS = {
@@ -120,8 +116,12 @@ class Provider:
 
     @property
     def alone(self) -> AbstractContextManager[Any]:
-        """Held while it is used: WebGPU's ends the process when two threads are at it."""
-        return nullcontext() if self.has_addresses else _webgpu_lock
+        """Held while it is used, where two threads may not be at it.
+
+        WebGPU's would end the process. A CUDA graph that is captured would have in it what other
+        threads run in the session, and fail when they allocate or copy anywhere.
+        """
+        return nullcontext() if self.has_addresses and not self.captures else _lock
 
     @property
     def captures(self) -> bool:

@@ -26,9 +26,14 @@ class Decoder(Protocol):
     """What the scheduler needs of the decoder's state; see :class:`dia_ort.decoder.DecoderBatch`.
 
     A slot holds one utterance; those that run have the first ones.
+
+    Attributes:
+        slots: How many.
+        has_plans: Whether a number of steps that is new costs more than steps that run again.
     """
 
     slots: int
+    has_plans: bool
 
     def set_text(self, slot: int, cross: Sequence[NDArray[Any]], length: int) -> None:
         """Give a slot its encoded script, of so many text positions."""
@@ -179,9 +184,11 @@ class Scheduler:
                 self._joining, self._prefilled = request, 0
                 self._decoder.set_text(slot, self._encode(request.text), len(request.text))
             else:
-                start = self._prefilled
-                self._prefilled = min(start + PREFILL_STEPS, len(prompt))
-                self._decoder.prefill(slot, prompt[start : self._prefilled], start)
+                start, stop = self._prefilled, min(self._prefilled + PREFILL_STEPS, len(prompt))
+                if self._decoder.has_plans:
+                    start = max(stop - PREFILL_STEPS, 0)
+                self._decoder.prefill(slot, prompt[start:stop], start)
+                self._prefilled = stop
         except Exception as error:  # noqa: BLE001 - whatever it is, the others go on
             request.error = error
             self._stop_joining()

@@ -123,13 +123,17 @@ def test_broken_models_are_not_listed_but_say_why(home):
         find_artifact(".hidden.x1y2.old")
 
 
-def test_a_model_that_was_exported_again_is_not_mixed(home):
+@pytest.mark.parametrize("removed", [False, True])
+def test_a_model_that_was_exported_again_is_not_mixed(home, removed):
     """Some files are opened when they are needed."""
     linked_demo(home / "mine")
     dia = Dia.load("mine", provider="cpu")
     dia.generate_codes("[S1] yes.", GenerationConfig(max_tokens=20))
-    with edit_manifest(home / "mine") as manifest:
-        manifest["sources"]["model"]["name"] = "another"
+    if removed:
+        shutil.rmtree(home / "mine")
+    else:
+        with edit_manifest(home / "mine") as manifest:
+            manifest["sources"]["model"]["name"] = "another"
     for late in (
         lambda: dia.generate_codes("[S1] yes."),
         lambda: dia.encode_audio(np.zeros(44100), 44100),
@@ -141,6 +145,8 @@ def test_a_model_that_was_exported_again_is_not_mixed(home):
 def test_a_revision_of_a_model_that_is_here():
     with pytest.raises(ArtifactNotFoundError, match=r"revision is 'main', and 'demo' .* here"):
         find_artifact("demo", "main")
+    with pytest.raises(ArtifactNotFoundError, match=r"revision is 'main', of no model"):
+        find_artifact(None, "main")
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """Buffers on devices, held against those on the host; the CPU provider stands in for a GPU."""
 
 import itertools
-import mmap
+import sys
 import threading
 from functools import partial
 
@@ -20,10 +20,13 @@ from dia_ort.buffers import (
     UploadedBuffer,
     reserve,
 )
+from dia_ort.decoder import DecoderBatch
 from dia_ort.errors import ProviderError
-from dia_ort.graphs import DAC_DECODER
+from dia_ort.graphs import DAC_DECODER, ENCODER
 from dia_ort.placement import open_codec
 from dia_ort.providers import Provider, onnxruntime, open_session
+from dia_ort.sampling import SamplingParams
+from dia_ort.scheduler import PREFILL_STEPS
 
 CAPTURING = Provider("cpu", options={"enable_cuda_graph": "1"})
 """The CPU ignores it."""
@@ -82,6 +85,20 @@ def test_what_is_forgotten_is_zeros(pair):
         assert not content(buffer)[1].any()
 
 
+@pytest.mark.parametrize("platform", ["linux", "darwin"])
+def test_what_is_forgotten_in_whole_pages_is_zeros(monkeypatch, platform):
+    """Only Linux makes zeros of what is given back."""
+    monkeypatch.setattr(sys, "platform", platform)
+    buffer = HostBuffer((3, 2, 2048, 16), "float32")
+    for row in range(3):
+        buffer.put(row, np.full((1, 2, 2048, 16), np.nan))
+    buffer.forget(1)
+    assert not buffer.host[1].any()
+    assert np.isnan(buffer.host[[0, 2]]).all()
+    buffer.reshape([5, 0, 7], (3, 2, 2048, 16), (3, 2, 1024, 16))
+    assert np.count_nonzero(buffer.host) == (5 + 7) * 2 * 16
+
+
 def test_reshaping_keeps_no_more_than_rows_have():
     """So memory is given back, whatever the longest row takes."""
     before, after = (3, 2, 2048, 16), (3, 2, 1024, 16)
@@ -95,7 +112,7 @@ def test_reshaping_keeps_no_more_than_rows_have():
         for row, length in enumerate(lengths):
             kept = values[0, :, :length].astype(np.float32)
             np.testing.assert_array_equal(held[row, :, :length], kept)
-            assert not held[row, :, length:].any() or not hasattr(mmap, "MADV_DONTNEED")
+            assert not held[row, :, length:].any()
 
 
 def test_more_than_there_is():
@@ -158,6 +175,49 @@ def on_device(monkeypatch, mover):
     assert made
 
 
+def test_only_what_is_not_finite_is_cleared_on_a_device(on_device):
+    """A row of each tensor is a copy of its own, which all others would wait for."""
+    dia = Dia.load("demo", provider="cpu")
+    batch = dia.open_decoder(2)
+    params = SamplingParams.stack([GenerationConfig()])
+    text = dia.encode_tokens(np.array([1, 2, 3]))
+    for spoilt in (False, True):
+        batch.set_text(0, [value * np.float32(np.nan if spoilt else 1) for value in text], 3)
+        batch.choose(np.full((1, 9), 1026), np.array([0]), params)
+        batch.release(0)
+        for buffer in (batch._cross[0], batch._cache[0]):
+            assert buffer._value.numpy().any() != spoilt
+
+
+def test_prompts_run_in_pieces_of_one_size_on_a_device(on_device, monkeypatch):
+    """Each size would have a plan of its own."""
+    dia = Dia.load("demo", provider="cpu")
+    pieces = []
+
+    class Pieces(DecoderBatch):
+        def prefill(self, slot, tokens, start):
+            pieces.append((start, len(tokens)))
+            super().prefill(slot, tokens, start)
+
+    monkeypatch.setattr("dia_ort.dia.DecoderBatch", Pieces)
+    voice = Voice(codes=np.full((40, 9), 5), transcript="[S1] go.")
+    dia.generate_codes("[S1] go.", GenerationConfig(max_tokens=70, seed=1), voice)
+    assert pieces[0] == (0, PREFILL_STEPS)
+    assert {size for _, size in pieces} == {PREFILL_STEPS}
+    assert pieces[-1][0] % PREFILL_STEPS
+
+
+def test_a_device_encodes_texts_in_few_sizes():
+    dia = Dia.load("demo", provider="cpu")
+    tokens = np.arange(1, 71)
+    alone = dia.encode_tokens(tokens)
+    dia._encoder = dia._open(dia._choose(ENCODER))
+    padded = dia.encode_tokens(tokens)
+    assert {value.shape[2] for value in padded} == {128}
+    for have, want in zip(padded, alone, strict=True):
+        np.testing.assert_allclose(have[:, :, :70], want, atol=1e-5)
+
+
 def spoken(dia):
     """Codes of more utterances than slots: they are moved, and the text axis changes."""
     config = GenerationConfig(seed=7, max_tokens=60)
@@ -179,7 +239,7 @@ def test_speech_is_the_same_with_buffers_on_a_device(on_device, on_host):
 
 
 class Watched:
-    """A session that notes when CUDA graphs would be captured or replayed, and under the lock."""
+    """A session that notes which CUDA graphs would be captured or replayed, by one at a time."""
 
     def __init__(self, session):
         self.session = session
@@ -190,11 +250,12 @@ class Watched:
 
     def run_with_iobinding(self, binding, options):
         number = int(options.get_run_config_entry("gpu_graph_id"))
-        self.runs.append((threading.current_thread(), number, providers.capture_lock.locked()))
+        self.runs.append((threading.current_thread(), number))
+        assert CAPTURING.alone._is_owned()
         self.session.run_with_iobinding(binding, options)
 
 
-def test_each_thread_captures_alone_and_replays_freely(on_device):
+def test_each_thread_captures_graphs_of_its_own(on_device):
     dia = Dia.load("demo", provider="cpu")
     dia.provider = CAPTURING
     dia._decoder = watched = Watched(dia._decoder)
@@ -213,9 +274,11 @@ def test_each_thread_captures_alone_and_replays_freely(on_device):
         thread.join()
     first, second = (list(runs) for _, runs in itertools.groupby(watched.runs, lambda run: run[0]))
     for runs in (first, second):
-        (*prefills, capture, replay, last) = [run[1:] for run in runs]
-        assert prefills == [(-1, False), (-1, False)]
-        assert (capture[1], replay, last) == (True, (capture[0], False), (capture[0], False))
+        numbers = [number for _, number in runs]
+        assert numbers[:2] == [-1, -1]  # the prompt's
+        assert len(numbers) == 5
+        assert len({*numbers[2:]}) == 1
+    assert first[-1][1] != second[-1][1]
 
 
 def test_scripts_of_similar_length_share_a_captured_graph(on_device):
@@ -227,15 +290,15 @@ def test_scripts_of_similar_length_share_a_captured_graph(on_device):
         batch.set_text(0, dia.encode_tokens(np.full(length, 9)), length)
         batch.step(np.full((1, 9), 1026), np.array([0]))
         batch.release(0)
-    numbers = [number for _, number, _ in watched.runs]
+    numbers = [number for _, number in watched.runs]
     assert numbers[0] == numbers[1] != numbers[2]
 
 
-def test_the_codec_waits_for_a_capture():
+def test_the_codec_waits_for_a_step_that_may_be_captured():
     decode = open_codec(find_artifact("demo"), DAC_DECODER, CAPTURING, None)
     codes = np.zeros((1, 9, 3), np.int64)
     decoding = threading.Thread(target=decode, args=(codes,))
-    with providers.capture_lock:
+    with CAPTURING.alone:
         decoding.start()
         decoding.join(0.2)
         assert decoding.is_alive()

@@ -10,6 +10,7 @@ import numpy as np
 from dia_ort.artifacts import find_artifact
 from dia_ort.dia import Dia
 from dia_ort.engine import Engine
+from dia_ort.providers import Provider
 from dia_ort.sampling import choose
 from dia_ort.scheduler import PREFILL_STEPS
 
@@ -49,6 +50,8 @@ class HashDecoder:
         log: The calls, as tuples that begin with their names.
         used: The scripts in each slot, None where it is free.
     """
+
+    has_plans = False
 
     def __init__(self, slots, model=MODEL):
         self.slots = slots
@@ -120,6 +123,7 @@ class HashDia(Dia):
     """
 
     manifest = dataclasses.replace(DEMO, model=MODEL, codec=CODEC)
+    provider = Provider("cpu")
     _dtypes = ("float32", "float32")
 
     def __init__(self):

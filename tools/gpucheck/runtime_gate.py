@@ -65,7 +65,7 @@ def gate(setup: Setup, folder: Path, model: str) -> dict[str, Any]:
         "error": max(errors) if np.isfinite(errors).all() else float("nan"),
         "kl": float(torch.cat(kls).mean()),
         "overlap": float(torch.cat(overlaps).mean()),
-        "choice": max(choices),
+        "choice": float(np.max(choices)),
     }
     limits = TOLERANCES[dia.manifest.dtype]
     passes = (
@@ -108,7 +108,7 @@ def _run(dia: Dia, case: _Spoken) -> tuple[NDArray[np.float32], float]:
     for slot, script in enumerate(case.scripts):
         decoder.set_text(slot, dia.encode_tokens(script), len(script))
         decoder.prefill(slot, case.tokens[slot, : case.prefill], 0)
-    logits, model, choice = [], dia.manifest.model, 0.0
+    logits, model, choice = [], dia.manifest.model, np.float32(0)
     params = SamplingParams.stack([GenerationConfig()] * len(case.scripts))
     for position in range(case.prefill, case.tokens.shape[1]):
         step = case.tokens[:, position], np.full(len(case.scripts), position)
@@ -122,5 +122,5 @@ def _run(dia: Dia, case: _Spoken) -> tuple[NDArray[np.float32], float]:
         )
         own = np.take_along_axis(paired[:, 0], chosen.tokens, axis=-1)
         for have, wanted in ((chosen.guided, want.guided), (chosen.cond, own)):
-            choice = max(choice, float(np.abs(have - wanted).max()))
-    return np.stack(logits, axis=1), choice
+            choice = np.maximum(choice, np.abs(have - wanted).max())  # NaN stays
+    return np.stack(logits, axis=1), float(choice)
