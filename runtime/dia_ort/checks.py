@@ -6,15 +6,16 @@ from typing import Any
 from dia_ort.errors import InvalidConfigError
 
 
-def check_whole(name: str, value: Any, low: int, high: int) -> int:
-    """A value that is to be a whole number in a range.
+def check_whole(name: str, value: Any, low: int, high: int | None = None) -> int:
+    """A value that is to be a whole number in a range, whose end may be open.
 
     Raises:
         InvalidConfigError: It is none.
     """
     valid = isinstance(value, Integral) and not isinstance(value, bool)
-    if not valid or not low <= value <= high:
-        raise InvalidConfigError(f"{name} is {value!r}: give a whole number from {low} to {high}")
+    if not valid or value < low or (high is not None and value > high):
+        wanted = f"from {low} to {high}" if high is not None else f"of at least {low}"
+        raise InvalidConfigError(f"{name} is {value!r}: give a whole number {wanted}")
     return int(value)
 
 

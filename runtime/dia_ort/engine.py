@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from functools import partial
 from queue import Empty, SimpleQueue
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dia_ort.audio import Audio, AudioChunk, FinishReason
+from dia_ort.checks import check_whole
 from dia_ort.codec import CHUNK_FRAMES, ChunkWindows
 from dia_ort.config import GenerationConfig
 from dia_ort.dia import Dia
@@ -23,13 +24,15 @@ from dia_ort.errors import (
     DiaError,
     EngineClosedError,
     EngineDiedError,
-    InvalidConfigError,
     QueueFullError,
 )
+from dia_ort.graphs import CodecSpec
 from dia_ort.memory import available_memory
 from dia_ort.scheduler import Request, Scheduler
 from dia_ort.streams import AudioStream, FrameStream, Progress, Stream
 from dia_ort.voice import Voice
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,8 +66,9 @@ class Engine:
         max_batch: The most requests that run at once.
         max_queue: The most that wait besides.
         memory_limit: The most bytes that the running requests' caches may take, each counted with
-            its ``max_tokens``; None: half of the memory that is available, where the system tells
-            (on a GPU, give the GPU's).
+            its ``max_tokens``; None: half of the memory that is available, where the system tells.
+            A device's memory is taken for all ``max_batch`` at the start, so None limits nothing
+            there.
 
     Attributes:
         dia: The model.
@@ -82,18 +86,17 @@ class Engine:
         max_queue: int = 256,
         memory_limit: int | None = None,
     ) -> None:
-        if max_batch < 1 or max_queue < 0 or (memory_limit is not None and memory_limit < 1):
-            raise InvalidConfigError(
-                f"max_batch is {max_batch}, max_queue {max_queue} and memory_limit {memory_limit}: "
-                "give at least 1, 0 and 1."
-            )
-        if memory_limit is None and (available := available_memory()):
+        max_batch = check_whole("max_batch", max_batch, 1)
+        max_queue = check_whole("max_queue", max_queue, 0)
+        if memory_limit is not None:
+            memory_limit = check_whole("memory_limit", memory_limit, 1)
+        elif dia.provider.device == "cpu" and (available := available_memory()):
             memory_limit = available // 2
         self.dia = dia
         self.max_batch = max_batch
         self._worker = _Worker(dia, max_batch, max_queue, memory_limit)
         # The thread keeps no engine alive. SimpleQueue.put may interrupt anything, itself too.
-        weakref.finalize(self, self._worker.inbox.put, self._worker.abort).atexit = False
+        weakref.finalize(self, self._worker.inbox.put, _Worker.abort).atexit = False
         self._worker.start()
 
     def submit(
@@ -155,12 +158,14 @@ class Engine:
 class GenerationHandle:
     """A request that an engine has taken. All its methods are for any thread.
 
+    It keeps the model in memory, as its audio may be asked for again: keep the :meth:`result`.
+
     Attributes:
         seed: That generates the same codes again.
     """
 
     def __init__(self, request: Request, worker: "_Worker") -> None:
-        self.seed = request.utterance.seed
+        self.seed: int = request.utterance.seed
         self._request = request
         self._worker = worker
         self._progress = Progress(request.utterance)
@@ -199,7 +204,7 @@ class GenerationHandle:
     def cancel(self) -> None:
         """Ask for an end at the next step; :meth:`result` and the streams then say so by raising.
 
-        What is done stays in :attr:`codes`. Nothing happens if it has ended.
+        What is done stays in :attr:`codes`, and may be decoded. Nothing happens if it has ended.
         """
         self._worker.cancel(self._request)
 
@@ -217,9 +222,14 @@ class GenerationHandle:
             NumericalError: The logits are not finite.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
-        self._progress.ended.result(timeout)
-        left = None if deadline is None else max(deadline - time.monotonic(), 0)
-        samples = self._decode().result(left)
+        try:
+            self._progress.ended.result(timeout)
+            left = None if deadline is None else max(deadline - time.monotonic(), 0)
+            samples = self._decode().result(left)
+        except TimeoutError as error:
+            raise TimeoutError(
+                f"the speech was not finished in {timeout:g} s: it goes on; ask again."
+            ) from error
         return self._request.utterance.audio(samples, self._worker.codec.sample_rate)
 
     def frames(self) -> Stream[NDArray[np.int64]]:
@@ -234,8 +244,9 @@ class GenerationHandle:
     def audio(self, chunk_frames: Sequence[int] = CHUNK_FRAMES) -> Stream[AudioChunk]:
         """Audio as it is finished. The chunks, joined, are the result's samples but for rounding.
 
-        For ``for`` and ``async for``, as :meth:`frames`. Each chunk is decoded when it is asked
-        for, once, with ``CodecSpec.context_frames`` of its neighbours on both sides.
+        For ``for`` and ``async for``, as :meth:`frames`. An error comes after the audio before it,
+        but at once if the request was cancelled or the engine closed. Each chunk is decoded when it
+        is asked for, once, with ``CodecSpec.context_frames`` of its neighbours on both sides.
 
         Args:
             chunk_frames: Frames of the first chunk, the second, and so on; the last number counts
@@ -268,8 +279,9 @@ class _Worker(threading.Thread):
     def __init__(self, dia: Dia, max_batch: int, max_queue: int, memory_limit: int | None) -> None:
         # Daemonic: Python does not wait for it before _abort_all has told it to end.
         super().__init__(name="dia-ort-engine", daemon=True)
-        self.codec = dia.manifest.codec
-        self.inbox: SimpleQueue[Callable[[], None]] = SimpleQueue()
+        self.codec: CodecSpec = dia.manifest.codec
+        # Calls to be made on it. They do not hold it: those that come too late would keep it alive.
+        self.inbox: SimpleQueue[Callable[[_Worker], None]] = SimpleQueue()
         self._dia = dia
         self._capacity = max_batch + max_queue
         self._scheduler = Scheduler(
@@ -298,21 +310,18 @@ class _Worker(threading.Thread):
                     "this one later, or raise max_queue."
                 )
             self._open[request] = progress
-            self.inbox.put(partial(self._add, request))
+            self.inbox.put(partial(_Worker._add, request=request))
 
     def cancel(self, request: Request) -> None:
-        self.inbox.put(partial(self._cancel, request))
+        self.inbox.put(partial(_Worker._cancel, request=request))
 
     def decode(self, codes: NDArray[np.int64]) -> Future[NDArray[np.float32]]:
         try:
             return self._decoding.submit(
                 self._dia.decode_codes, codes, on_window=self._refuse_if_aborted
             )
-        except RuntimeError:  # the engine was closed: a thread for this alone
-            thread = ThreadPoolExecutor(1, "dia-ort-codec")
-            future = thread.submit(self._dia.decode_codes, codes)
-            thread.shutdown(wait=False)
-            return future
+        except RuntimeError:  # the engine was closed, or the main thread has ended
+            return _in_a_thread(partial(self._dia.decode_codes, codes))
 
     def _refuse_if_aborted(self) -> None:
         if self._aborted:
@@ -325,12 +334,12 @@ class _Worker(threading.Thread):
     def close(self, *, drain: bool, timeout: float | None) -> None:
         with self._lock:
             self._closed = True
-        self.inbox.put(self._drain)
+        self.inbox.put(_Worker._drain)
         try:
             if drain:
                 self.join(timeout)
         finally:  # Ctrl-C too
-            self.inbox.put(self.abort)
+            self.inbox.put(_Worker.abort)
             self.join()
             self._decoding.shutdown()
 
@@ -371,9 +380,9 @@ class _Worker(threading.Thread):
     def _receive(self) -> None:
         """Make the calls in the inbox, and wait for one if there is nothing else to do."""
         try:
-            self.inbox.get(block=self._scheduler.idle)()
+            self.inbox.get(block=self._scheduler.idle)(self)
             while True:
-                self.inbox.get_nowait()()
+                self.inbox.get_nowait()(self)
         except Empty:
             pass
 
@@ -409,6 +418,21 @@ class _Worker(threading.Thread):
     def _refusal(self) -> DiaError:
         """Why it takes no requests, and has given up those it had."""
         return self.failure or EngineClosedError("the engine was closed.")
+
+
+def _in_a_thread(call: Callable[[], T]) -> Future[T]:
+    """What a call returns or raises in a thread of its own; no executor starts one at exit."""
+    future: Future[T] = Future()
+
+    def run() -> None:
+        if future.set_running_or_notify_cancel():
+            try:
+                future.set_result(call())
+            except BaseException as error:  # noqa: BLE001 - whoever waits is to hear of it
+                future.set_exception(error)
+
+    threading.Thread(target=run, name="dia-ort-codec", daemon=True).start()
+    return future
 
 
 @atexit.register

@@ -3,7 +3,11 @@
 import ctypes
 import os
 import re
+import sys
 from pathlib import Path
+
+_MEMINFO = Path("/proc/meminfo")
+_CGROUP = Path("/sys/fs/cgroup")
 
 
 def machine_memory() -> int | None:
@@ -15,14 +19,30 @@ def machine_memory() -> int | None:
 
 
 def available_memory() -> int | None:
-    """The bytes that are free to be used; all of them where the system does not tell."""
+    """The bytes that are free to be used, a container's limit among them.
+
+    All of the machine's where the system does not tell.
+    """
     try:
-        available = re.search(r"MemAvailable: *(\d+) kB", Path("/proc/meminfo").read_text("ascii"))
+        available = re.search(r"MemAvailable: *(\d+) kB", _MEMINFO.read_text("ascii"))
         if available:
-            return int(available[1]) * 1024
+            return min(int(available[1]) * 1024, _free_in_container())
     except OSError:
         pass
     return machine_memory()
+
+
+def _free_in_container() -> int:
+    """What a container may still take, by cgroup v2; a huge number where nothing limits it."""
+    try:
+        most = int((_CGROUP / "memory.max").read_text("ascii"))
+        taken = int((_CGROUP / "memory.current").read_text("ascii"))
+        cached = re.search(
+            r"^inactive_file (\d+)$", (_CGROUP / "memory.stat").read_text("ascii"), re.MULTILINE
+        )
+    except (OSError, ValueError):  # ValueError: most is "max"
+        return sys.maxsize
+    return max(most - taken + int(cached[1] if cached else 0), 1)
 
 
 def give_back_memory() -> None:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from dia_ort.audio import Audio, AudioChunk, FinishReason
 from dia_ort.codec import CHUNK_FRAMES, ChunkWindow, ChunkWindows
+from dia_ort.errors import EngineClosedError, GenerationCancelledError
 from dia_ort.generation import Utterance
 from dia_ort.graphs import CodecSpec
 
@@ -130,11 +131,13 @@ class AudioStream(Stream[AudioChunk]):
         self._samples: Future[NDArray[np.float32]] | None = None
 
     def _poll(self) -> AudioChunk | Future[Any] | None:
+        change, ended = self._progress.next_change(), self._progress.ended.done()
+        error = self._progress.ended.exception() if ended else None
+        if isinstance(error, (GenerationCancelledError, EngineClosedError)):
+            raise error  # nobody wants what is left
         if self._window is None:
-            change, ended = self._progress.next_change(), self._progress.ended.done()
-            failed = ended and self._progress.ended.exception() is not None
             self._window = self._windows.next(
-                self._progress.utterance.num_frames, ended=ended and not failed
+                self._progress.utterance.num_frames, ended=ended and error is None
             )
             if self._window is None:
                 return self._progress.ended.result() if ended else change  # raises if it failed

@@ -2,10 +2,13 @@
 
 import asyncio
 import gc
+import subprocess
+import sys
 import threading
 import time
 import weakref
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -103,8 +106,10 @@ def test_mistakes_are_told_at_once(dia):
 
 
 def test_limits_have_bounds(dia):
-    for limits in ({"max_batch": 0}, {"max_queue": -1}, {"memory_limit": 0}):
-        with pytest.raises(InvalidConfigError, match="give at least 1, 0 and 1"):
+    for limits in ({"max_batch": 0}, {"max_batch": 1.5}, {"max_queue": -1}, {"memory_limit": 0}):
+        with pytest.raises(
+            InvalidConfigError, match=r"(max|memory)_\w+ is .*: give a whole number"
+        ):
             Engine(dia, **limits)
 
 
@@ -208,8 +213,6 @@ def test_streams_of_a_cancelled_request_say_so(dia):
         with pytest.raises(GenerationCancelledError):
             for _ in frames:
                 pass
-        left = len(handle.codes) - CODEC.context_frames - 1
-        assert all(next(chunks).index for _ in range(left))  # what is done comes first
         with pytest.raises(GenerationCancelledError):
             next(chunks)
         assert 6 <= len(handle.codes) <= 28
@@ -234,11 +237,16 @@ def test_closing_waits_for_all(dia):
 def test_closing_waits_for_no_audio_that_it_gives_up(dia):
     """It is given up at the next window; who asks afterwards decodes what has ended."""
     begun, held, decode = threading.Event(), threading.Event(), dia.decode_codes
+    given_up = []
 
     def decode_two_windows(codes, *, on_window=None):
         begun.set()
         held.wait(WAIT)
-        return decode(codes, on_window=on_window)
+        try:
+            return decode(codes, on_window=on_window)
+        except EngineClosedError as error:
+            given_up.append(error)
+            raise
 
     dia.decode_codes = decode_two_windows
     engine = Engine(dia)
@@ -250,6 +258,7 @@ def test_closing_waits_for_no_audio_that_it_gives_up(dia):
         time.sleep(0.001)
     held.set()
     closing.join(WAIT)
+    assert given_up
     dia.decode_codes = decode
     for have in (handle.result(), handle.result(timeout=WAIT)):
         assert same(have, dia.generate("[S1] a.", LONG))
@@ -272,6 +281,45 @@ def test_after_closing_tasks_do_not_wait_for_each_others_audio(dia):
 
     assert asyncio.run(main())[-1].is_last
     assert threading.main_thread() not in threads
+
+
+def test_a_thread_that_outlives_the_main_one_has_its_audio():
+    """Executors take no more work then."""
+    code = """
+import threading
+from support.hash_decoder import HashDia
+from dia_ort import Engine
+
+def speak():
+    threading.main_thread().join()
+    with Engine(HashDia()) as engine:
+        print(len(engine.submit("[S1] a.").result().samples) > 0)
+
+threading.Thread(target=speak).start()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        check=False,
+        text=True,
+        timeout=WAIT,
+        cwd=Path(__file__).parents[1],
+    )
+    assert (done.stdout, done.stderr) == ("True\n", "")
+
+
+def test_a_closed_engine_is_freed_at_once(dia):
+    """Not when the garbage collector comes by: it may be gigabytes."""
+    gc.disable()
+    try:
+        engine = Engine(dia)
+        engine.submit("[S1] a.").result()
+        worker = weakref.ref(engine._worker)
+        engine.close()
+        del engine
+        assert worker() is None
+    finally:
+        gc.enable()
 
 
 def test_a_closed_engine_keeps_no_decoder(dia):

@@ -5,6 +5,7 @@ import gc
 import itertools
 import threading
 import time
+import weakref
 
 import numpy as np
 import pytest
@@ -334,11 +335,13 @@ def test_a_long_script_takes_no_more_memory():
     script = "hello world, this is dia. one two three four five. " * 60
     voice = Voice(dia.generate_codes("[S1] yes.", GenerationConfig(seed=1))[:8], "[S1] yes.")
     config = GenerationConfig(seed=1, max_tokens=36)
-    sizes = []
+    sizes, spoken = [], []
     with Engine(dia, max_batch=4) as engine:
         for chunk in Narrator(engine, script, config, voice, NarrationOptions(retries=0)):
             assert len(chunk.samples)
+            spoken.append(weakref.ref(chunk.samples))
             gc.collect()
             sizes.append(psutil.Process().memory_info().rss)
+            assert sum(samples() is not None for samples in spoken) <= 2
     assert len(sizes) >= 60
-    assert sizes[-1] - sizes[len(sizes) // 3] < 8e6
+    assert sizes[-1] - sizes[len(sizes) // 3] < 2e6
