@@ -131,7 +131,9 @@ def test_uvicorn_and_warnings_come_in_the_same_form(lines):
     assert up["message"] == "up 1"
     assert "color_message" not in up
     assert careful["logger"] == "py.warnings"
-    assert "careful" in careful["message"]
+    assert careful["message"] == "careful"
+    assert careful["category"] == "UserWarning"
+    assert careful["source"].startswith(f"{__file__}:")
 
 
 def test_uvicorn_sees_that_nobody_wants_its_log_of_requests(lines):

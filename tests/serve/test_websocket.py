@@ -155,6 +155,24 @@ def test_pauses_that_are_too_long_together_are_refused(server):
         session.send(type="end")
         told, _ = session.until("error")
         assert told[-1]["error"]["code"] == "invalid_script"
+        metrics = httpx.get(f"{server.url}/metrics").text
+        assert 'dia_ort_speeches_total{outcome="refused"} 1.0' in metrics
+
+
+def test_who_was_silent_waits_no_longer_than_others(start, monkeypatch):
+    monkeypatch.setattr(websocket, "_PATIENCE", 0.1)
+    with start(max_batch=1, max_queue=4, queue_timeout=0.3) as running, Session(running) as session:
+        session.send(type="text", text="hello world.")
+        session.send(type="flush")
+        session.until("speaking")
+        assert is_idle(running)
+        with Session(running) as other:
+            other.send(type="text", text=TEXT * 20)
+            other.until("speaking")
+            session.send(type="text", text="good morning.")
+            session.send(type="end")
+            told, _ = session.until("error")
+            assert told[-1]["error"]["code"] == "queue_timeout"
 
 
 def test_silence_gives_the_place_to_others(start, monkeypatch):

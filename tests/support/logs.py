@@ -17,7 +17,6 @@ def kept_logging():
         with warnings.catch_warnings():
             yield
     finally:
-        logging.captureWarnings(capture=False)
         root.handlers = handlers
         root.setLevel(level)
         for logger, (before, propagate, own) in zip(loggers, kept, strict=True):

@@ -48,6 +48,7 @@ class Job:
         self._asked = time.monotonic()
         self._submitted = self._asked
         self._begun: float | None = None  # the moment of the first slot
+        self._waits = True  # for a slot, from a place in the queue
         self._first_audio: float | None = None
         self._samples = 0
         self._texts: list[str] = []
@@ -75,6 +76,11 @@ class Job:
         self._submitted = time.monotonic()
         self._service.metrics.text_tokens.inc(self.speech.num_tokens)
 
+    def refuse(self, text: str) -> None:
+        """Note that a script cannot be spoken, and is not submitted."""
+        self._texts.append(text)
+        self.outcome = "refused"
+
     async def begin(self) -> None:
         """Wait for a slot.
 
@@ -83,7 +89,7 @@ class Job:
         """
         begun = asyncio.wrap_future(self.speech.begun)
         left = self._submitted + self._service.settings.queue_timeout - time.monotonic()
-        done, _ = await asyncio.wait({begun}, timeout=max(left, 0) if self._begun is None else None)
+        done, _ = await asyncio.wait({begun}, timeout=max(left, 0) if self._waits else None)
         if not done:
             self.outcome = "queue_timeout"
             self._service.metrics.rejections.labels("queue_timeout").inc()
@@ -93,6 +99,7 @@ class Job:
                 "queue_timeout",
                 retry_after=self._service.admission.retry_after,
             )
+        self._waits = False
         if self._place:
             self._place.begin()
         if self._begun is None:
@@ -209,6 +216,7 @@ class Job:
         """Take a place, unless it has one."""
         if self._place is None:
             self._service.check_ready()
+            self._waits = True
             self._place = self._exit.enter_context(self._service.admission.enter())
 
     async def _encode(self, call: Callable[P, bytes], *args: P.args, **kwargs: P.kwargs) -> bytes:

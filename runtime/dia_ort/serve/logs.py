@@ -8,10 +8,11 @@ import json
 import logging
 import math
 import re
+import warnings
 from collections.abc import Iterator
 from contextvars import ContextVar
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TextIO
 
 from dia_ort.serve.settings import ServerSettings
 
@@ -53,7 +54,7 @@ def configure_logging(settings: ServerSettings) -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(JsonFormatter() if settings.log_format == "json" else TextFormatter())
     logging.basicConfig(level=settings.log_level.upper(), handlers=[handler], force=True)
-    logging.captureWarnings(capture=True)
+    warnings.showwarning = _log_warning
     for name in ("uvicorn", "uvicorn.error", "uvicorn.access", "uvicorn.asgi"):
         logger = logging.getLogger(name)
         logger.handlers.clear()
@@ -65,6 +66,19 @@ def text_field(text: str, settings: ServerSettings) -> dict[str, Any]:
     """What a log may tell of a user's text: how long it is, and itself only if asked to."""
     fields: dict[str, Any] = {"characters": len(text)}
     return fields | {"text": text} if settings.log_text else fields
+
+
+def _log_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,  # noqa: ARG001 - as warnings.showwarning has it
+    line: str | None = None,  # noqa: ARG001
+) -> None:
+    """Log a warning, without the line of the source that logging.captureWarnings would add."""
+    fields = {"category": category.__name__, "source": f"{filename}:{lineno}"}
+    logging.getLogger("py.warnings").warning("%s", message, extra=fields)
 
 
 def _describe(record: logging.LogRecord) -> Iterator[tuple[str, Any]]:

@@ -23,6 +23,7 @@ class Guard:
     what it sends says where it comes from. The page of this server comes from the host that it
     asks. So does one of a site that has given its own name this machine's address (DNS rebinding),
     so without API keys, which that site does not have, the host has to be one that no site has.
+    What only reads is not checked so: monitoring asks by names of all kinds.
     """
 
     def __init__(self, app: ASGIApp, api_keys: Sequence[str], origins: Sequence[str]) -> None:

@@ -143,7 +143,9 @@ class Service:
         self.metrics = Metrics(engine)
         self.admission = Admission(settings.max_batch, settings.max_queue, self.metrics)
         self.threads = ThreadPoolExecutor(4, "dia-ort-serve")  # encoders and files
-        self._planning = ThreadPoolExecutor(1, "dia-ort-serve-plan")  # long plans hold up no other
+        self._planning = ThreadPoolExecutor(
+            1, "dia-ort-serve-plan"
+        )  # they hold up each other alone
         self.voice_lock = asyncio.Lock()  # one recording is encoded at a time
         self.num_voices_in_work = 0
         name = engine.dia.artifact.name

@@ -274,7 +274,11 @@ class _Session:
 
     async def _say(self, job: Job, script: str) -> None:
         """Speak a script; pauses at its beginning follow what was said before."""
-        pause, words = split_pauses(script)
+        try:
+            pause, words = split_pauses(script)
+        except DiaError:
+            job.refuse(script)
+            raise
         async for encoded in job.silence(pause):
             await self._send(encoded)
         if not words:
