@@ -11,9 +11,11 @@ import typer
 
 from dia_ort.anchors import Room
 from dia_ort.artifacts import list_artifacts
-from dia_ort.cli_input import read_script
+from dia_ort.cli_input import read_script, with_tag
 from dia_ort.cli_models import align
+from dia_ort.cli_narrate import find_short
 from dia_ort.cli_options import Json, Speakers
+from dia_ort.cli_terminal import Terminal
 from dia_ort.config import GenerationConfig
 from dia_ort.errors import InvalidConfigError
 from dia_ort.plan import Plan, PlanLimits
@@ -75,7 +77,12 @@ def plan(
     script = parse_script(content, parse_speakers(speaker or ()))
     manifest = list_artifacts()[0].manifest  # of the model that speak takes; none is loaded
     room = Room(manifest, GenerationConfig())
-    result = room.plan(script, limits, None if voice is None else Voice.load(voice))
+    given = None if voice is None else Voice.load(voice)
+    if find_short(script, room, given):  # which stays as it stands
+        result = room.plan(with_tag(content, "script", Terminal(quiet=False)), limits, given)
+        script = dataclasses.replace(script, changes=())
+    else:
+        result = room.plan(script, limits, given)
     typer.echo(
         _to_json(result, script) if as_json else "\n".join(_to_lines(result, script, limits))
     )

@@ -37,7 +37,7 @@ def test_a_table_the_totals_and_what_was_found(dia_ort, tmp_path):
 
 
 def test_it_reads_stdin_and_windows_files(dia_ort):
-    code, out, _ = dia_ort("plan", "-", stdin="\ufeffHello,\r\nworld.\r\n".encode())
+    code, out, _ = dia_ort("plan", "-", stdin="\ufeffHello,\r\nworld. [pause 1s] Bye.".encode())
     assert code == 0
     assert b"[S1] Hello, world. [S2]\n" in out
     assert rb"'\r\n' -> '\n'" in out
@@ -47,6 +47,14 @@ def test_a_text_from_the_command_line(dia_ort):
     code, out, _ = dia_ort("plan", "--text", "Hi.", "--no-closing-tag")
     assert code == 0
     assert b"[S1] Hi.\n" in out
+
+
+def test_a_short_text_stays_as_it_stands(dia_ort):
+    """As speak speaks it."""
+    done = dia_ort("plan", "--text", "“Hello” world.")
+    assert "[S1] “Hello” world.\n" in done.out.decode()
+    assert b"changed" not in done.out
+    assert "[S1] is put before it" in done.err
 
 
 def test_names_of_speakers(dia_ort):
@@ -106,7 +114,7 @@ def test_a_long_text_is_wrapped_and_whole(dia_ort, monkeypatch):
     column = lines[0].index("[S1]")
     table = lines[: lines.index("")]
     assert max(map(len, table)) <= 100
-    assert " ".join(line[column:] for line in table) == f"[S1] {text} [S2]"
+    assert " ".join(line[column:] for line in table) == f"[S1] {text}"
 
 
 @pytest.mark.parametrize(
