@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import os
 import shutil
 import sys
 
@@ -281,6 +282,7 @@ def test_doctor_where_webgpu_does_not_start(dia_ort, monkeypatch):
     assert f"warning: {said}" in problems(outcome, "warning")
 
 
+@pytest.mark.skipif(os.name != "posix", reason="a program that is a shell's script")
 def test_doctor_names_the_gpus(dia_ort, monkeypatch, tmp_path):
     program = tmp_path / "nvidia-smi"
     program.write_text("#!/bin/sh\necho 'NVIDIA H200, 143771 MiB, 580.65.06'\n")

@@ -16,7 +16,7 @@ def blocks(language):
 def test_it_runs(dia_ort, tmp_path):
     shell = blocks("sh")
     for name, content in FILE.findall(shell):
-        (tmp_path / name).write_text(content)
+        (tmp_path / name).write_text(content, "utf-8")
     commands = FILE.sub("", shell).splitlines()
     assert len(commands) > 10
     for command in commands:

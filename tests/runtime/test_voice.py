@@ -298,7 +298,7 @@ def test_places_that_cannot_be_written_or_read(folder):
     with pytest.raises(VoiceFileError, match="make the folder none first"):
         Voice(CODES).save("none/ann.voice")
     for function in (Voice(CODES).save, Voice.load):
-        with pytest.raises(VoiceFileError, match="directory"):
+        with pytest.raises(VoiceFileError, match=r"directory|Permission denied"):
             function(folder)
         with pytest.raises(VoiceFileError, match="null"):
             function("a\0b.voice")

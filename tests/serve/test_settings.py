@@ -1,6 +1,7 @@
 """The server's settings: ranges, types, and the file that has them."""
 
 import dataclasses
+import re
 
 import pytest
 from hypothesis import given
@@ -155,7 +156,7 @@ def test_a_file_gives_settings(file):
     ],
 )
 def test_mistakes_in_a_file_are_named(file, content, message):
-    with pytest.raises(InvalidConfigError, match=f"^{file(content)}:? .*{message}"):
+    with pytest.raises(InvalidConfigError, match=f"^{re.escape(file(content))}:? .*{message}"):
         read_config(file(content))
 
 
