@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Annotated
 
@@ -18,6 +18,7 @@ from dia_ort.dia import Dia
 from dia_ort.engine import Engine
 from dia_ort.errors import DiaError
 from dia_ort.providers import parse_provider_options
+from dia_ort.waiting import as_completed
 
 LINES = """\b
 Each line has "text", and may have

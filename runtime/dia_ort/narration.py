@@ -32,6 +32,7 @@ from dia_ort.plan import PlanLimits, PlannedChunk
 from dia_ort.script import Script
 from dia_ort.speed import change_speed, check_speed
 from dia_ort.voice import Voice
+from dia_ort.waiting import wait_for
 
 _MOST = 10  # of seconds between chunks, and of further attempts
 _BLINK = 1e-3  # seconds that are nothing
@@ -249,7 +250,7 @@ class Narrator:
                 adds = not set(planned.speakers) <= speakers_of(voice)
                 is_last = planned is chunks[-1]
                 while len(running) >= (1 if adds or is_last else width):
-                    spoken = running.popleft().result()
+                    spoken = wait_for(running.popleft())
                     yield self._join(joiner, spoken)
                 if adds and not spoken.attempts[spoken.taken].fault:
                     voice = self._room.add(voice, planned, spoken.codes, self.plan)

@@ -1,0 +1,46 @@
+"""Waits of the main thread, and Ctrl-C."""
+
+import os
+import signal
+import threading
+from concurrent.futures import Future
+
+import pytest
+
+from dia_ort import waiting
+from dia_ort.waiting import as_completed, wait_for
+
+
+@pytest.mark.parametrize("seconds", [None, 0.001], ids=["plain", "slices"])
+def test_futures_come_as_they_end(monkeypatch, seconds):
+    monkeypatch.setattr(waiting, "_SLICE", seconds)
+    first, second, failed = Future(), Future(), Future()
+    threading.Timer(0.05, first.set_result, (1,)).start()
+    second.set_result(2)
+    assert [future.result() for future in as_completed([first, second])] == [2, 1]
+    failed.set_exception(TimeoutError("of its own"))
+    with pytest.raises(TimeoutError, match="of its own"):
+        wait_for(failed)
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="signals of POSIX")
+def test_ctrl_c_ends_a_wait_where_it_does_not_wake_the_main_thread(monkeypatch):
+    """As on Windows: another thread takes the signal, and the main one sees it when it runs."""
+    monkeypatch.setattr(waiting, "_SLICE", 0.01)
+    future, sigint = Future(), {signal.SIGINT}
+
+    def press():
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, sigint)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, sigint)
+    late = threading.Timer(2, future.set_result, (None,))
+    try:
+        late.start()
+        threading.Timer(0.1, press).start()
+        with pytest.raises(KeyboardInterrupt):
+            wait_for(future)
+        assert not future.done()
+    finally:
+        late.cancel()
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
