@@ -4,8 +4,8 @@ import contextlib
 import gc
 import importlib.metadata
 import os
+import secrets
 import shutil
-import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -199,18 +199,16 @@ def _refuse_taken(target: Path, *, force: bool) -> None:
 def _published(target: Path) -> Iterator[Path]:
     """A folder to write into, which takes the target's place if the block ends well."""
     target = target.resolve()  # a link stays, and its folder is replaced
+    # tempfile, up to Python 3.12, tries names for hours where Windows refuses all of them.
+    folder = target.with_name(f".{target.name}.{secrets.token_hex(8)}.partial")
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(
-            tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent)
-        )
+        folder.mkdir(parents=True)
     except OSError as error:
         raise ExportError(
             f"{target.parent} is not writable: {error}. Choose another --output."
         ) from error
     try:
         yield folder
-        folder.chmod(0o755)
         _put(folder, target)
     except OSError as error:
         raise ExportError(f"writing to {target} failed: {error}. Nothing was published.") from error

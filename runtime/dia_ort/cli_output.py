@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from dia_ort.audio import write_audio
 from dia_ort.errors import AudioFileError, DiaError, InvalidConfigError
+from dia_ort.files import check_folder
 from dia_ort.wav import WavWriter
 
 STDOUT = "-"
@@ -164,8 +165,7 @@ def check_place(path: Path, option: str, *, replace: bool = True) -> None:
         if target.is_dir():
             raise IsADirectoryError(None, "it is a folder")
         if not target.exists() or (replace and target.is_file()):
-            with tempfile.TemporaryFile(dir=target.parent):
-                pass
+            check_folder(target.parent)
         elif not os.access(target, os.W_OK):
             raise PermissionError(None, "Permission denied")
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name

@@ -7,7 +7,8 @@ decoder, whose sizes change from call to call, run as they are; nobody has run t
 """
 
 import hashlib
-import tempfile
+import secrets
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -147,15 +148,17 @@ def static_graph(path: Path, sizes: Mapping[str, int], folder: Path) -> Path:
     target = folder / f"{path.stem}-{key}.onnx"
     if target.is_file():
         return target
+    # tempfile, up to Python 3.12, tries names for hours where Windows refuses all of them.
+    scratch = folder / f".{path.stem}.{secrets.token_hex(8)}"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{path.stem}.", dir=folder) as scratch:
-            made = Path(scratch) / target.name
-            _write_static(path, sizes, made)
-            for file in sorted(made.parent.iterdir(), reverse=True):  # the graph after its weights
-                file.replace(folder / file.name)
+        scratch.mkdir(parents=True)
+        _write_static(path, sizes, scratch / target.name)
+        for file in sorted(scratch.iterdir(), reverse=True):  # the graph after its weights
+            file.replace(folder / file.name)
     except OSError as error:
         raise ArtifactError(f"{folder} is not writable: {error}") from error
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
     return target
 
 

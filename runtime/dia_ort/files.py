@@ -18,12 +18,30 @@ def write_file(path: Path, content: bytes) -> None:
     if target.exists() and not target.is_file():
         target.write_bytes(content)
         return
-    unfinished = target.with_name(f".{secrets.token_hex(8)}{_PART}")
+    unfinished = _unfinished(target.parent)
     try:
         unfinished.write_bytes(content)
         unfinished.replace(target)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def check_folder(folder: Path) -> None:
+    """Try whether files can be made in a folder.
+
+    With one name: tempfile, up to Python 3.12, tries names for hours where Windows refuses all of
+    them.
+
+    Raises:
+        OSError: They cannot.
+    """
+    unfinished = _unfinished(folder)
+    unfinished.touch(exist_ok=False)
+    unfinished.unlink()
+
+
+def _unfinished(folder: Path) -> Path:
+    return folder / f".{secrets.token_hex(8)}{_PART}"
 
 
 def remove_unfinished(folder: Path) -> None:

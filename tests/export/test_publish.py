@@ -195,7 +195,7 @@ def test_places_that_cannot_be_written(models, monkeypatch, quick):
     def refuse(*_, **__):
         raise PermissionError(errno.EACCES, "Permission denied")
 
-    monkeypatch.setattr(exporter.tempfile, "mkdtemp", refuse)
+    monkeypatch.setattr(Path, "mkdir", refuse)
     with pytest.raises(ExportError, match=r"models is not writable: .*Permission denied"):
         export("tiny-random", dtype="int8", output=models / "x")
     assert list(listing(models)) == ["file"]

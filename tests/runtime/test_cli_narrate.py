@@ -1,5 +1,6 @@
 """``dia-ort speak`` with scripts of several chunks."""
 
+import os
 import re
 from pathlib import Path
 from types import SimpleNamespace
@@ -172,6 +173,21 @@ def test_mistakes_are_found_before_a_model_is_loaded(dia_ort, tmp_path, argument
     assert (code, out) == (2, b"")
     assert message in err
     assert (tmp_path / "talk.txt").read_text() == "hi."
+
+
+@pytest.mark.usefixtures("nothing_loads")
+def test_a_folder_that_refuses_files_is_tried_once(dia_ort, monkeypatch):
+    """Windows says the same of a folder that refuses all names and of a name that is taken."""
+
+    def refuse(path, flags, *_, **__):
+        tried.append(path)
+        raise PermissionError(13, "Permission denied")
+
+    tried = []
+    monkeypatch.setattr(os, "open", refuse)
+    code, _, err = dia_ort("speak", "hi.", "-o", "x.wav")
+    assert (code, len(tried)) == (1, 1)
+    assert "error: cannot write x.wav (Permission denied): give another name" in err
 
 
 @pytest.mark.usefixtures("nothing_loads")
