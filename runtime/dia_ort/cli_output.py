@@ -188,22 +188,25 @@ def check_apart(read: dict[str, str | None], written: dict[str, Path | None]) ->
         InvalidConfigError: Two options name the same file.
     """
     inputs = {option: Path(name) for option, name in read.items() if name and name != STDOUT}
-    names: dict[Path, str] = {_locate(path): option for option, path in inputs.items()}
+    names = list(inputs.items())
     for option, path in written.items():
         if path is None or (path.exists() and not path.is_file()):  # /dev/null takes everything
             continue
-        if (other := names.setdefault(_locate(path), option)) != option:
-            raise InvalidConfigError(
-                f"{other} and {option} both name {path}, which would be lost: give another name "
-                f"with {option}."
-            )
+        for other, taken in names:
+            if _is_same(path, taken):
+                raise InvalidConfigError(
+                    f"{other} and {option} both name {path}, which would be lost: give another "
+                    f"name with {option}."
+                )
+        names.append((option, path))
 
 
-def _locate(path: Path) -> Path:
+def _is_same(path: Path, other: Path) -> bool:
+    """Whether two paths are one file's, in a folder that may not tell a from A."""
     try:
-        return path.resolve()
-    except (OSError, ValueError):  # which reading it will say
-        return path
+        return path.resolve() == other.resolve() or path.samefile(other)
+    except (OSError, ValueError):  # one is not there, or is no path, which reading it will say
+        return path == other
 
 
 def _check_encoder(audio_format: AudioFormat) -> None:

@@ -176,6 +176,16 @@ def test_mistakes_are_found_before_a_model_is_loaded(dia_ort, tmp_path, argument
 
 
 @pytest.mark.usefixtures("nothing_loads")
+def test_one_file_by_two_names(dia_ort, tmp_path):
+    """As in a folder that takes TALK.TXT for talk.txt."""
+    (tmp_path / "talk.txt").write_text("hi.")
+    (tmp_path / "TALK.srt").hardlink_to(tmp_path / "talk.txt")
+    code, _, err = dia_ort("speak", "-f", "talk.txt", "--srt", "TALK.srt")
+    assert code == 2
+    assert "--file and --srt both name TALK.srt" in err
+
+
+@pytest.mark.usefixtures("nothing_loads")
 def test_a_folder_that_refuses_files_is_tried_once(dia_ort, monkeypatch):
     """Windows says the same of a folder that refuses all names and of a name that is taken."""
 
