@@ -1,5 +1,6 @@
 """The server's settings: ranges, types, and the file that has them."""
 
+import codecs
 import dataclasses
 import re
 
@@ -152,12 +153,18 @@ def test_a_file_gives_settings(file):
         ("host = 2026-01-01", "host is datetime.date"),
         ("port = \nhost = 'a'", "is no TOML: .* line 1"),
         ("port = 1\nport = 2\n", "is no TOML: .* line 2"),
-        (b"host = '\xe9'", "is no TOML: .* can't decode byte 0xe9"),
+        (b"host = '\xe9'", "is not UTF-8 at byte 8: save it as UTF-8"),
+        ("port = 80".encode("utf-16"), "is in UTF-16: save it as UTF-8"),
     ],
 )
 def test_mistakes_in_a_file_are_named(file, content, message):
     with pytest.raises(InvalidConfigError, match=f"^{re.escape(file(content))}:? .*{message}"):
         read_config(file(content))
+
+
+def test_a_byte_order_mark_is_no_setting_and_no_key(file):
+    assert read_config(file(codecs.BOM_UTF8 + b"port = 80")) == {"port": 80}
+    assert read_keys(file(codecs.BOM_UTF8 + b"# ours\nfirst")) == ["first"]
 
 
 @pytest.mark.parametrize("read", [read_config, read_keys])
@@ -186,7 +193,7 @@ def test_keys_of_a_file(file):
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [("", "no API key"), ("# none\n \n", "no API key"), (b"\xff\n", "is no text")],
+    [("", "no API key"), ("# none\n \n", "no API key"), (b"a\xff\n", "not UTF-8 at byte 1")],
 )
 def test_a_file_without_keys(file, content, message):
     with pytest.raises(InvalidConfigError, match=message):

@@ -1,5 +1,6 @@
 """The server's settings as TOML: read from a file, and written for ``--print-config``."""
 
+import codecs
 import json
 import tomllib
 from collections.abc import Mapping
@@ -17,15 +18,14 @@ def read_config(file: str) -> dict[str, Any]:
     """The settings that a file gives, checked but otherwise as they stand there.
 
     Raises:
-        InvalidConfigError: It cannot be read, is no TOML, or a key is unknown, of the wrong type
-            or out of its range.
+        InvalidConfigError: It cannot be read, is no TOML in UTF-8, or a key is unknown, of the
+            wrong type or out of its range.
     """
     _check_name("config", file)
+    content = _read_text(file, file)
     try:
-        given = tomllib.loads(Path(file).read_text("utf-8"))
-    except OSError as error:
-        raise InvalidConfigError(f"cannot read {file}: {error.strerror}") from error
-    except ValueError as error:  # no UTF-8, or no TOML; it says where
+        given = tomllib.loads(content)
+    except ValueError as error:  # it says where
         raise InvalidConfigError(f"{file} is no TOML: {error}") from error
     try:
         _check(given)
@@ -59,19 +59,26 @@ def read_keys(file: str) -> list[str]:
     """The API keys in a file: one to the line, without blank lines and those that begin with #.
 
     Raises:
-        InvalidConfigError: It cannot be read, or has no key.
+        InvalidConfigError: It cannot be read, is not in UTF-8, or has no key.
     """
     _check_name("api_key_file", file)
-    try:
-        lines = Path(file).read_text("utf-8").splitlines()
-    except OSError as error:
-        raise InvalidConfigError(f"cannot read the API keys in {file}: {error.strerror}") from error
-    except UnicodeDecodeError:
-        raise InvalidConfigError(f"{file} is no text: give a file with a key to the line") from None
+    lines = _read_text(file, f"the API keys in {file}").splitlines()
     keys = [line.rstrip() for line in lines if line.strip() and not line.startswith("#")]
     if not keys:
         raise InvalidConfigError(f"there is no API key in {file}: put one on a line of its own")
     return keys
+
+
+def _read_text(file: str, what: str) -> str:
+    """What a file says in UTF-8; Windows' editors may begin it with a byte order mark."""
+    try:
+        return Path(file).read_text("utf-8-sig")
+    except OSError as error:
+        raise InvalidConfigError(f"cannot read {what}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        is_utf16 = error.object.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        problem = "in UTF-16" if is_utf16 else f"not UTF-8 at byte {error.start}"
+        raise InvalidConfigError(f"{file} is {problem}: save it as UTF-8") from None
 
 
 def to_toml(values: Mapping[str, Any], sources: Mapping[str, str]) -> str:
