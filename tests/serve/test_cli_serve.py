@@ -1,5 +1,6 @@
 """``dia-ort serve`` up to the server itself: where settings come from, and in which order."""
 
+import os
 import subprocess
 import sys
 import tomllib
@@ -11,6 +12,7 @@ import pytest
 from dia_ort import cli_serve
 from dia_ort.cli import main
 from dia_ort.dia import Dia
+from dia_ort.serve.config_file import read_config
 from dia_ort.serve.settings import SETTINGS, ServerSettings
 from support.logs import kept_logging
 
@@ -78,6 +80,22 @@ def test_every_setting_is_printed_and_can_be_read_again(serve, tmp_path, nothing
     again = serve("--config", "serve.toml", "--print-config").out
     assert tomllib.loads(again) == tomllib.loads(out)
     assert comments(again)["port"] == "file serve.toml"
+
+
+def test_what_is_printed_can_be_read_whatever_the_consoles_encoding_is(tmp_path):
+    given = {"--model-alias": "J\xf6rg", "--voice-alias": "\u65e5=ann", "--host": "\U0001f600"}
+    flags = [word for pair in given.items() for word in pair]
+    code = "import sys; from dia_ort.cli import main; sys.argv[0] = 'dia-ort'; main()"
+    printed = subprocess.run(
+        [sys.executable, "-c", code, "serve", *flags, "--print-config"],
+        env={**os.environ, "PYTHONIOENCODING": "cp1252"},
+        capture_output=True,
+        check=True,
+    ).stdout
+    (tmp_path / "serve.toml").write_bytes(printed)
+    read = read_config(str(tmp_path / "serve.toml"))
+    values = [*read["model_alias"], *read["voice_alias"], read["host"]]
+    assert values == list(given.values())
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import codecs
 import json
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -82,16 +83,17 @@ def _read_text(file: str, what: str) -> str:
 
 
 def to_toml(values: Mapping[str, Any], sources: Mapping[str, str]) -> str:
-    """Settings as a file that :func:`read_config` takes.
+    """Settings as a file that :func:`read_config` takes, in ASCII: stdout may have any encoding.
 
     Args:
         values: By name; None is left out of the file, but for a comment.
         sources: Where each came from, for the comments.
     """
-    rows = [_row(name, value) for name, value in values.items()]
+    rows = [_escape(_row(name, value)) for name, value in values.items()]
     width = max(map(len, rows))
     return "".join(
-        f"{row:{width}}  # {sources[name]}\n" for name, row in zip(values, rows, strict=True)
+        f"{row:{width}}  # {_escape(sources[name])}\n"
+        for name, row in zip(values, rows, strict=True)
     )
 
 
@@ -102,3 +104,8 @@ def _row(name: str, value: Any) -> str:
 def _literal(value: Any) -> str:
     """Numbers, switches and lists are the same in TOML and JSON; so are printable texts."""
     return json.dumps(value, ensure_ascii=False)
+
+
+def _escape(text: str) -> str:
+    """What is not printable ASCII, as TOML has it in strings."""
+    return re.sub("[^ -~]", lambda match: f"\\U{ord(match[0]):08X}", text)
