@@ -62,7 +62,7 @@ class DeviceChoice:
         logits.bind_input(binding, "uncond", middle, slots, shape)
         self._scale.bind_input(binding, "scale", 0, slots)
         self._factor.bind_input(binding, "factor", 0, 1)
-        binding.bind_cpu_input("count", np.array([count]))
+        binding.bind_cpu_input("count", np.array([count], np.int64))
         address = self._packed.ctypes.data
         binding.bind_output("candidates", "cpu", 0, np.float32, self._packed.shape, address)
         self._params = params

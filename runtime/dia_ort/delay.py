@@ -34,7 +34,7 @@ def apply_delay(
     """
     frames, channels = codes.shape
     steps = 1 + frames + max(delay_pattern)
-    sequence = np.concatenate([np.full((1, channels), bos_token_id), codes])
+    sequence = np.concatenate([np.full((1, channels), bos_token_id, np.int64), codes])
     source = np.arange(steps)[:, None] - np.asarray(delay_pattern)
     delayed = sequence[source.clip(0, frames), np.arange(channels)]
     return np.where(source > frames, FREE, delayed)

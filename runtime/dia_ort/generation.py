@@ -59,7 +59,7 @@ class Utterance:
         self._first = frames + 1
         self._end: int | None = None  # the step of channel 0's EOS
         forced = apply_delay(prompt, model.delay_pattern, model.bos_token_id)
-        self._grid = np.full((self.max_tokens, model.num_channels), FREE)
+        self._grid = np.full((self.max_tokens, model.num_channels), FREE, np.int64)
         self._grid[: len(forced)] = forced
 
     @property
