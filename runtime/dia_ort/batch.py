@@ -18,7 +18,7 @@ from dia_ort.audio import AUDIO_FORMATS
 from dia_ort.config import GenerationConfig
 from dia_ort.engine import Engine
 from dia_ort.errors import DiaError, InvalidConfigError, InvalidTextError
-from dia_ort.files import remove_unfinished, write_file
+from dia_ort.files import is_reserved, remove_unfinished, write_file
 from dia_ort.manifest import MANIFEST_NAME
 from dia_ort.narration import NarrationOptions, narrate
 from dia_ort.script import Script, parse_script
@@ -145,6 +145,10 @@ def _output(record: dict[str, Any], number: int, suffix: str) -> str:
         raise InvalidConfigError(
             f"{name!r} is no name for an output: give an 'id' or an 'output' of letters, digits, "
             "-, _ and . (folders have no . and end in /)"
+        )
+    if device := next(filter(is_reserved, name.split("/")), None):
+        raise InvalidConfigError(
+            f"{name!r} is no name for an output: on Windows {device!r} is a device's. Take another"
         )
     if PurePosixPath(name).suffix.lower().removeprefix(".") not in AUDIO_FORMATS:
         raise InvalidConfigError(

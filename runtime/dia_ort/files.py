@@ -6,6 +6,12 @@ from pathlib import Path
 
 _PART = ".part"
 _UNFINISHED = re.compile(r"\.[0-9a-f]{16}\.part")
+_DEVICE = re.compile(r"(CON|PRN|AUX|NUL|(COM|LPT)[0-9])(\..*)?", re.IGNORECASE)
+
+
+def is_reserved(name: str) -> bool:
+    """Whether a name is a device's on Windows, where no file or folder can have it."""
+    return _DEVICE.fullmatch(name) is not None
 
 
 def write_file(path: Path, content: bytes) -> None:

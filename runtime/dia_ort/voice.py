@@ -166,6 +166,7 @@ class Voice:
 
         Raises:
             VoiceFileError: There is no such voice, or its file is damaged or no voice's.
+            InvalidConfigError: The name is a device's on Windows.
         """
         path = find_voice(voice)
         try:
@@ -185,6 +186,7 @@ class Voice:
 
         Raises:
             VoiceFileError: It cannot be written.
+            InvalidConfigError: The name is a device's on Windows.
             InvalidAudioError: The codes do not fit into 16 bits.
         """
         path = locate_voice(voice)

@@ -9,6 +9,7 @@ import re
 from pathlib import Path
 
 from dia_ort.errors import InvalidConfigError, VoiceFileError
+from dia_ort.files import is_reserved
 
 SUFFIX = ".voice"
 
@@ -40,11 +41,19 @@ def voice_file(name: str) -> Path:
             f"{name!r} is no name for a voice: take up to 64 letters (a to z), digits, - and _, "
             "the first of them a letter or digit"
         )
+    if is_reserved(name):
+        raise InvalidConfigError(
+            f"{name!r} is no name for a voice: on Windows it is a device's. Take another"
+        )
     return voices_folder() / f"{name}{SUFFIX}"
 
 
 def locate_voice(voice: str | os.PathLike[str]) -> Path:
-    """The file of a voice: a text that is a valid name is one, and all else is a path."""
+    """The file of a voice: a text that is a valid name is one, and all else is a path.
+
+    Raises:
+        InvalidConfigError: It would be a name, but is a device's on Windows.
+    """
     if isinstance(voice, str) and _NAME.fullmatch(voice):
         return voice_file(voice)
     return Path(voice)
@@ -54,6 +63,9 @@ def find_voice(voice: str | os.PathLike[str]) -> Path:
     """The file to read a voice from: that of :func:`locate_voice`, else the built-in one.
 
     It may not be there.
+
+    Raises:
+        InvalidConfigError: As in :func:`locate_voice`.
     """
     path = locate_voice(voice)
     built_in = _BUILT_IN / path.name

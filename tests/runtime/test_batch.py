@@ -87,6 +87,11 @@ class TestLines:
                     5,
                 )
             ),
+            *(
+                ({"text": "Hi.", "output": name}, "is a device's")
+                for name in ("nul.wav", "Con.2.flac", "a/COM0/b.wav", "lpt9/b.wav")
+            ),
+            ({"text": "Hi.", "id": "AUX"}, "'AUX.wav' is a device's"),
             ({"text": "Hi.", "output": RECORD}, "tells no audio format"),
             ({"text": "Hi.", "id": ".hidden"}, "no name for an output"),
             ({"text": "Hi.", "id": True}, "'id' is True"),

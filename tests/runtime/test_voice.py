@@ -232,6 +232,15 @@ def test_saved_and_loaded_by_name_and_by_file(folder):
     assert list_voice_files() == []
 
 
+@pytest.mark.parametrize("name", ["con", "PRN", "Aux", "nul", "COM0", "lpt9"])
+def test_no_voice_has_the_name_of_a_device(folder, name):
+    for function in (voice_file, remove_voice, Voice.load, Voice(CODES).save):
+        with pytest.raises(InvalidConfigError, match="on Windows it is a device's"):
+            function(name)
+    assert not list(folder.rglob("*.voice"))
+    assert voice_file(f"{name}0").stem == f"{name}0"
+
+
 def test_a_file_is_small(folder):
     Voice(np.full((862, 9), 1023), "[S1] Ten seconds.").save("ann.voice")
     assert (folder / "ann.voice").stat().st_size < 22_000
