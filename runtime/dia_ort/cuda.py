@@ -6,6 +6,7 @@ import io
 import re
 import sys
 from functools import cache
+from pathlib import PureWindowsPath
 from typing import Any
 
 _ON_WINDOWS = sys.platform == "win32"
@@ -34,7 +35,8 @@ def preload_libraries(ort: Any) -> tuple[str, ...]:
     said = io.StringIO()  # onnxruntime names them on stdout, which may be audio
     with contextlib.redirect_stdout(said):
         ort.preload_dlls()
-    missing = re.findall(r"Failed to load (\S+):", said.getvalue())
+    failed = re.findall(r"^Failed to load (.+?\.(?:dll|so[.\d]*)):", said.getvalue(), re.MULTILINE)
+    missing = [PureWindowsPath(path).name for path in failed]  # for both kinds of slashes
     if not missing and not _loads(_CUDNN):  # onnxruntime asks for it when it first needs it
         missing = [_CUDNN]
     return tuple(missing)

@@ -325,6 +325,12 @@ class Driver:
     ("said", "driver", "problem"),
     [
         ("Failed to load libcublas.so.13: no\n", Driver(), r"^libcublas.so.13 is missing: pip"),
+        (
+            "Failed to load C:\\my env\\cudnn64_9.dll: [W 126]\n",
+            Driver(),
+            r"^cudnn64_9.dll is",
+        ),
+        ("Failed to load /my env/libcufft.so.12: /a.so: no\n", Driver(), r"^libcufft.so.12 is"),
         ("", None, "no NVIDIA driver"),
         ("", Driver(version=12080), "for CUDA up to 12.8, and this onnxruntime needs CUDA 13.0"),
         ("", Driver(status=100), "finds no GPU"),
