@@ -4,6 +4,7 @@ import io
 import json
 import logging
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -255,6 +256,15 @@ def test_the_voices_of_the_demo(client, recording):
     assert upload(client, recording, name="high").status_code == 201
     assert client.delete("/v1/audio/voices/high").status_code == 200
     assert names(client) == ["default", "high", "low"]
+
+
+def test_the_voices_of_the_demo_by_other_spellings(client, monkeypatch):
+    """Where a file's name may be written in any case, as on macOS and Windows."""
+    is_file = Path.is_file
+    monkeypatch.setattr(Path, "is_file", lambda path: is_file(path.with_name(path.name.lower())))
+    refused = client.delete("/v1/audio/voices/HIGH")
+    assert refused.status_code == 403
+    assert "comes with dia-ort" in refused.json()["error"]["message"]
 
 
 def test_limits(start, recording):

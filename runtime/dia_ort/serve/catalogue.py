@@ -28,7 +28,7 @@ from dia_ort.serve.schemas import (
 )
 from dia_ort.serve.service import Service, get_service
 from dia_ort.voice import Voice, check_duration
-from dia_ort.voices import list_voice_files, remove_voice, voice_file
+from dia_ort.voices import list_voice_files, remove_voice, voice_file, voices_folder
 
 router = APIRouter(tags=["models and voices"])
 
@@ -121,7 +121,7 @@ async def delete_voice(voice: str, service: ServiceDependency) -> VoiceDeleted:
         raise ApiError(403, "the default voice cannot be deleted.", "default_voice")
     async with service.voice_lock:
         path = service.find_voice(voice)
-        if path in service.built_in_voices():
+        if path.parent != voices_folder():
             raise ApiError(403, f"the voice {voice} comes with dia-ort.", "built_in_voice")
         await service.in_a_thread(remove_voice, path.stem)
     return VoiceDeleted(id=voice)
