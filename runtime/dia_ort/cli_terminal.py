@@ -41,13 +41,13 @@ class Terminal:
         from rich.console import Console  # noqa: PLC0415 - slow to load, and needed only here
         from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn  # noqa: PLC0415
 
+        console = Console(stderr=True)
         columns = (
-            SpinnerColumn(),
+            SpinnerColumn("line" if console.options.ascii_only else "dots"),
             TextColumn("{task.description}"),
             BarColumn(bar_width=None),
             TextColumn("{task.fields[figures]}"),
         )
-        console = Console(stderr=True)
         with Progress(*columns, console=console, transient=True, redirect_stdout=False) as bar:
             task = bar.add_task("loading", total=None, figures="")
 

@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 import soundfile
 
+from dia_ort.cli_terminal import Terminal
+
 FULL = Path("/dev/full")
 
 MAIN = "from dia_ort.cli import main; main()"
@@ -369,6 +371,22 @@ def test_a_terminal_gets_a_progress_bar(start, tmp_path):
     assert process.returncode == 0
     for words in (b"loading", b"speaking", b"x real time", b"decoding", b"hello.wav: "):
         assert words in seen
+
+
+@posix
+def test_the_bar_is_of_the_terminals_characters(monkeypatch):
+    class Terminal8Bit(io.TextIOWrapper):
+        def isatty(self):
+            return True
+
+    written = io.BytesIO()
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(sys, "stderr", Terminal8Bit(written, "cp1252", "backslashreplace"))
+    with Terminal(quiet=False).progress():
+        pass
+    sys.stderr.flush()
+    assert b"loading" in written.getvalue()
+    assert b"\\" not in written.getvalue()
 
 
 @pytest.mark.parametrize(
