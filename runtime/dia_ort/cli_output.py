@@ -1,5 +1,6 @@
 """Where the speech goes: checked before minutes of work, and kept if saving fails after them."""
 
+import contextlib
 import io
 import itertools
 import os
@@ -162,6 +163,8 @@ def check_place(path: Path, option: str, *, replace: bool = True) -> None:
     """
     try:
         target = path.resolve()
+        with contextlib.suppress(FileNotFoundError):
+            target.stat()  # from Python 3.14 on, exists() does not tell that a name is too long
         if target.is_dir():
             raise IsADirectoryError(None, "it is a folder")
         if not target.exists() or (replace and target.is_file()):
