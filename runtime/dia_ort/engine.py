@@ -31,6 +31,7 @@ from dia_ort.memory import available_memory
 from dia_ort.scheduler import Request, Scheduler
 from dia_ort.streams import AudioStream, FrameStream, Progress, Stream
 from dia_ort.voice import Voice
+from dia_ort.waiting import wait_for
 
 T = TypeVar("T")
 
@@ -223,12 +224,12 @@ class GenerationHandle:
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         try:
-            self._progress.ended.result(timeout)
-            left = None if deadline is None else max(deadline - time.monotonic(), 0)
-            samples = self._decode().result(left)
+            wait_for(self._progress.ended, timeout)
+            left = None if deadline is None else deadline - time.monotonic()
+            samples = wait_for(self._decode(), left)
         except TimeoutError as error:
             raise TimeoutError(
-                f"the speech was not finished in {timeout:g} s: it goes on; ask again."
+                f"the speech was not finished in {timeout} s: it goes on; ask again."
             ) from error
         return self._request.utterance.audio(samples, self._worker.codec.sample_rate)
 

@@ -15,6 +15,7 @@ from dia_ort.codec import CHUNK_FRAMES, ChunkWindow, ChunkWindows
 from dia_ort.errors import EngineClosedError, GenerationCancelledError
 from dia_ort.generation import Utterance
 from dia_ort.graphs import CodecSpec
+from dia_ort.waiting import as_completed
 
 T = TypeVar("T")
 
@@ -82,7 +83,7 @@ class Stream(ABC, Generic[T]):
 
     def __next__(self) -> T:
         while isinstance(item := self._poll(), Future):
-            item.exception()  # waits
+            next(as_completed([item]))
         if item is None:
             raise StopIteration
         return item

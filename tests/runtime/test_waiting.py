@@ -11,7 +11,7 @@ from dia_ort import waiting
 from dia_ort.waiting import as_completed, wait_for
 
 
-@pytest.mark.parametrize("seconds", [None, 0.001], ids=["plain", "slices"])
+@pytest.mark.parametrize("seconds", [threading.TIMEOUT_MAX, 0.001], ids=["plain", "slices"])
 def test_futures_come_as_they_end(monkeypatch, seconds):
     monkeypatch.setattr(waiting, "_SLICE", seconds)
     first, second, failed = Future(), Future(), Future()
@@ -21,6 +21,8 @@ def test_futures_come_as_they_end(monkeypatch, seconds):
     failed.set_exception(TimeoutError("of its own"))
     with pytest.raises(TimeoutError, match="of its own"):
         wait_for(failed)
+    with pytest.raises(TimeoutError):
+        wait_for(Future(), 0.01)
 
 
 @pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="signals of POSIX")
