@@ -2,13 +2,10 @@
 
 import asyncio
 import gc
-import subprocess
-import sys
 import threading
 import time
 import weakref
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -281,45 +278,6 @@ def test_after_closing_tasks_do_not_wait_for_each_others_audio(dia):
 
     assert asyncio.run(main())[-1].is_last
     assert threading.main_thread() not in threads
-
-
-def test_a_thread_that_outlives_the_main_one_has_its_audio():
-    """Executors take no more work then."""
-    code = """
-import threading
-from support.hash_decoder import HashDia
-from dia_ort import Engine
-
-def speak():
-    threading.main_thread().join()
-    with Engine(HashDia()) as engine:
-        print(len(engine.submit("[S1] a.").result().samples) > 0)
-
-threading.Thread(target=speak).start()
-"""
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True,
-        check=False,
-        text=True,
-        timeout=WAIT,
-        cwd=Path(__file__).parents[1],
-    )
-    assert (done.stdout, done.stderr) == ("True\n", "")
-
-
-def test_a_closed_engine_is_freed_at_once(dia):
-    """Not when the garbage collector comes by: it may be gigabytes."""
-    gc.disable()
-    try:
-        engine = Engine(dia)
-        engine.submit("[S1] a.").result()
-        worker = weakref.ref(engine._worker)
-        engine.close()
-        del engine
-        assert worker() is None
-    finally:
-        gc.enable()
 
 
 def test_a_closed_engine_keeps_no_decoder(dia):

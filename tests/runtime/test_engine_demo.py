@@ -5,6 +5,7 @@ import gc
 import itertools
 import subprocess
 import sys
+import weakref
 
 import numpy as np
 import pytest
@@ -147,3 +148,37 @@ engine = Engine(Dia.load("demo", provider="cpu", threads=1))
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=WAIT, check=False
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_a_thread_that_outlives_the_main_one_has_its_audio():
+    """Executors take no more work then."""
+    code = """
+import threading
+from dia_ort import Dia, Engine, GenerationConfig
+
+def speak():
+    threading.main_thread().join()
+    with Engine(Dia.load("demo", provider="cpu")) as engine:
+        audio = engine.submit("[S1] yes.", GenerationConfig(max_tokens=30)).result()
+    print(len(audio.samples) > 0)
+
+threading.Thread(target=speak).start()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=WAIT, check=False
+    )
+    assert (done.stdout, done.stderr) == ("True\n", "")
+
+
+def test_a_closed_engine_is_freed_at_once():
+    """Not when the garbage collector comes by: it may be gigabytes."""
+    gc.disable()
+    try:
+        dia = Dia.load("demo", provider="cpu", threads=1)
+        with Engine(dia) as engine:
+            engine.submit("[S1] yes.", GenerationConfig(max_tokens=30)).result()
+        model = weakref.ref(dia)
+        del dia, engine
+        assert model() is None
+    finally:
+        gc.enable()
