@@ -11,7 +11,8 @@ together on the device when others are wanted than before.
 import math
 import mmap
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
@@ -192,11 +193,14 @@ class DeviceBuffer:
     def __init__(self, shape: Shape, dtype: str, mover: "Mover", *, staged: bool = False) -> None:
         self._shape, self._type, self._mover = shape, _element_type(dtype), mover
         self._itemsize = _host_type(dtype).itemsize
-        self._value = reserve(shape, self._type, mover.place)
-        self._pointer = self._value.data_ptr()
         if staged:
             self.host = np.zeros(shape, dtype)
-        self._clear(0, shape)
+            self._value = reserve(shape, self._type, mover.place)
+        else:
+            self._value = mover.zeros(self._words(math.prod(shape)))
+        self._pointer = self._value.data_ptr()
+        if staged:
+            self._clear(0, shape)
 
     def bind_input(
         self, binding: Any, name: str, row: int, rows: int, shape: Shape | None = None
@@ -284,6 +288,23 @@ class Mover:
         self._session = open_own_graph("move.onnx", provider)
         self._binding = self._session.io_binding()
         self._scratch: tuple[int, Any] = (0, None)
+
+    def zeros(self, words: int) -> Any:
+        """An OrtValue of so many words, all zero.
+
+        Of the session's memory, which grows by what is asked for; :func:`reserve`'s doubles.
+
+        Raises:
+            ProviderError: There is not so much memory.
+        """
+        binding = self._session.io_binding()
+        binding.bind_cpu_input("source", np.zeros((1, 1), np.float32))
+        binding.bind_cpu_input("kept", np.ones(1, np.int64))
+        binding.bind_cpu_input("pads", np.array([0, 0, 0, words - 1], np.int64))
+        binding.bind_output("target", *self.place)
+        with _enough_memory((words,), self.place):
+            self._session.run_with_iobinding(binding)
+        return binding.get_outputs()[0]
 
     def scratch(self, words: int) -> int:
         """The address of so many words on the device, whose content is anybody's."""
@@ -477,8 +498,14 @@ def reserve(shape: Shape, element_type: Any, place: Place) -> Any:
     Raises:
         ProviderError: There is not so much memory.
     """
-    try:
+    with _enough_memory(shape, place):
         return onnxruntime().OrtValue.ortvalue_from_shape_and_type(shape, element_type, *place)
+
+
+@contextmanager
+def _enough_memory(shape: Shape, place: Place) -> Iterator[None]:
+    try:
+        yield
     except Exception as error:  # onnxruntime's own classes share no useful base
         raise ProviderError(
             f"{place[0]} has no memory for a tensor of the shape {shape}: run fewer "
