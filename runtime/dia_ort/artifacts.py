@@ -188,7 +188,7 @@ def _locate(model: str | os.PathLike[str], revision: str | None) -> tuple[str, P
                 "Hugging Face Hub have revisions. Leave it out."
             )
         return found
-    if text.count("/") == 1 and not text.startswith((".", "/", "~")):
+    if text.count("/") == 1 and not Path(text).is_absolute() and not text.startswith((".", "~")):
         return text, _download(text, revision)
     names = ", ".join(a.name for a in list_artifacts())
     raise ArtifactNotFoundError(
