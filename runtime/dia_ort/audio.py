@@ -5,9 +5,10 @@ Samples are float32 from -1 to 1. soundfile and soxr are imported when they are 
 
 import io
 import os
+import reprlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from numbers import Integral
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
@@ -23,6 +24,7 @@ FilePath = str | os.PathLike[str]
 
 _BLOCK_FRAMES = 1 << 16  # libsndfile's Vorbis encoder overflows the stack on one long write
 _MIN_RATE, _MAX_RATE = 1_000, 768_000
+_UNSCALED = 8  # a peak that no mastering reaches: integers that were only cast to floats
 _LOUDNESS, _PEAK = 10 ** (-23 / 20), 10 ** (-1 / 20)
 
 UNKNOWN_FRAMES = 1 << 40
@@ -79,6 +81,12 @@ class Audio:
     text: str = ""
     codec: str | None = None
 
+    def __repr__(self) -> str:
+        return (
+            f"Audio({self.duration:.2f} s at {self.sample_rate} Hz, {len(self.codes)} frames, "
+            f"{self.finish_reason!r}, seed={self.seed}, text={reprlib.repr(self.text)})"
+        )
+
     @property
     def duration(self) -> float:
         """The length in seconds."""
@@ -101,7 +109,7 @@ class AudioChunk:
         is_last: Whether the speech ends with it. Speech of no frames is one empty chunk.
     """
 
-    samples: NDArray[np.float32]
+    samples: NDArray[np.float32] = field(repr=False)
     sample_rate: int
     index: int
     start: int
@@ -129,13 +137,22 @@ def write_audio(
             default the path's suffix, and ``"wav"`` for a stream.
 
     Raises:
-        AudioFileError: The format is unknown, or the file cannot be written.
+        AudioFileError: The format is unknown, the path names no file, the stream takes no bytes,
+            or the file cannot be written.
         InvalidAudioError: The samples or the rate are not as above, or not all finite.
     """
     if isinstance(file, str | os.PathLike):
+        if os.path.basename(file) in {"", "."}:  # noqa: PTH119 - Path drops a slash at the end
+            raise AudioFileError(
+                f"cannot write {str(file)!r}: it names a folder; add a file's name"
+            )
         path = Path(file)
         name = path.suffix if format is None else format
         _write_file(path, _encode(samples, sample_rate, _find_format(name, path)))
+    elif isinstance(file, io.TextIOBase) or not hasattr(file, "write"):
+        raise AudioFileError(
+            f"cannot write to {type(file).__name__}: give a path, or a stream that takes bytes"
+        )
     else:
         file.write(_encode(samples, sample_rate, _find_format(format or "wav", file)))
 
@@ -147,7 +164,8 @@ def read_audio(
 
     Args:
         file: A path, or a seekable stream of bytes.
-        check: Is given the length in seconds before anything is decoded, and may raise.
+        check: Is given the length in seconds before anything is decoded; what it raises is left
+            as it is.
 
     Returns:
         The samples, shape ``(samples, channels)``, and the sample rate.
@@ -157,20 +175,20 @@ def read_audio(
     """
     import soundfile  # noqa: PLC0415
 
-    try:
-        with _open_stream(file) as stream, soundfile.SoundFile(stream) as sound:
+    with _open_stream(file) as stream:
+        try:
+            sound = soundfile.SoundFile(stream)
+        except (soundfile.LibsndfileError, TypeError) as error:  # TypeError: a name like a.raw
+            raise _no_audio(file, error) from error
+        with sound:
             if sound.frames > UNKNOWN_FRAMES:
                 raise AudioFileError(f"cannot read {file}: {NO_LENGTH}")
             if check:
                 check(sound.frames / sound.samplerate)
-            return sound.read(dtype="float32", always_2d=True), sound.samplerate
-    except (soundfile.LibsndfileError, TypeError) as error:  # TypeError: a name that ends in .raw
-        known = ", ".join(sorted(soundfile.available_formats()))
-        reason = getattr(error, "error_string", "it has no header")
-        raise AudioFileError(
-            f"cannot read {file} as audio ({reason}): convert it to WAV or FLAC; known formats are "
-            f"{known}"
-        ) from error
+            try:
+                return sound.read(dtype="float32", always_2d=True), sound.samplerate
+            except soundfile.LibsndfileError as error:
+                raise _no_audio(file, error) from error
 
 
 def prepare_audio(samples: NDArray[Any], sample_rate: int, target_rate: int) -> NDArray[np.float32]:
@@ -188,10 +206,15 @@ def prepare_audio(samples: NDArray[Any], sample_rate: int, target_rate: int) -> 
         Samples of shape ``(samples,)``.
 
     Raises:
-        InvalidAudioError: The samples have another shape or type, are none, or are not all
-            finite; or the rate is not such a number.
+        InvalidAudioError: The samples have another shape or type, are none, are not all finite,
+            or are far beyond -1 to 1; or the rate is not such a number.
     """
     floats = _check_audio(samples, sample_rate)
+    if (peak := np.abs(floats).max()) > _UNSCALED:
+        raise InvalidAudioError(
+            f"the samples reach {peak:g}, and floats go from -1 to 1: these look like int16 that "
+            "were cast; give the integers as they are, or divide by 32768"
+        )
     mono = floats if floats.ndim == 1 else floats.mean(axis=1)
     resampled = _resample(mono, sample_rate, target_rate)
     if not resampled.size:
@@ -302,10 +325,27 @@ def _encode(samples: NDArray[Any], sample_rate: int, file_format: _FileFormat) -
     return buffer.getvalue()
 
 
+def _no_audio(file: FilePath | BinaryIO, error: Exception) -> AudioFileError:
+    """What to say of a file that libsndfile does not read."""
+    import soundfile  # noqa: PLC0415
+
+    known = ", ".join(sorted(soundfile.available_formats()))
+    reason = getattr(error, "error_string", "it has no header")
+    return AudioFileError(
+        f"cannot read {file} as audio ({reason}): convert it to WAV or FLAC; known formats are "
+        f"{known}"
+    )
+
+
 @contextmanager
 def _open_stream(file: FilePath | BinaryIO) -> Iterator[BinaryIO]:
     """A seekable stream of a file's bytes, or the one that is given."""
     if not isinstance(file, str | os.PathLike):
+        if not hasattr(file, "read"):
+            raise AudioFileError(
+                f"cannot read {type(file).__name__} as audio: give a path, or a stream of bytes "
+                "(io.BytesIO(...) makes one of bytes)"
+            )
         yield file
         return
     try:

@@ -163,6 +163,41 @@ def test_what_is_no_audio_file_is_refused(tmp_path):
         read_audio(tmp_path / "a.raw")
 
 
+def test_what_a_check_raises_is_left_as_it_is(tmp_path):
+    def check(_):
+        raise TypeError("the caller's own")
+
+    write_audio(tmp_path / "a.wav", tone(), RATE)
+    with pytest.raises(TypeError, match="the caller's own"):
+        read_audio(tmp_path / "a.wav", check)
+
+
+@pytest.mark.parametrize("file", [None, b"RIFF"])
+def test_what_cannot_be_read_from_is_refused(file):
+    with pytest.raises(AudioFileError, match=r"cannot read \w+ as audio: give a path"):
+        read_audio(file)
+
+
+@pytest.mark.parametrize("file", [None, io.StringIO()])
+def test_what_takes_no_bytes_is_refused(file):
+    with pytest.raises(AudioFileError, match=r"cannot write to \w+: give a path, or a stream"):
+        write_audio(file, tone(), RATE)
+
+
+@pytest.mark.parametrize("name", ["a.wav/", "a.wav/."])
+def test_a_folder_s_name_is_no_file_s(tmp_path, name):
+    with pytest.raises(AudioFileError, match="it names a folder"):
+        write_audio(f"{tmp_path}/{name}", tone(), RATE)
+    assert not list(tmp_path.iterdir())
+
+
+def test_audio_is_shown_in_a_line():
+    audio = Audio(tone(), RATE, np.zeros((43, 9), int), "eos", 7, "[S1] " + "a" * 500)
+    shown = "Audio(0.50 s at 44100 Hz, 43 frames, 'eos', seed=7, text='[S1] aaa"
+    assert repr(audio).startswith(shown)
+    assert len(repr(audio)) < 120
+
+
 def test_a_stream_that_does_not_tell_its_length_is_refused(tmp_path):
     path = tmp_path / "a.flac"
     write_audio(path, tone(), RATE)
@@ -255,6 +290,12 @@ def test_integers_are_scaled(dtype):
     limits = np.iinfo(dtype)
     prepared = prepare_audio(np.array([limits.min, 0, limits.max], dtype), RATE, RATE)
     np.testing.assert_allclose(prepared, [-1, 0, 1], atol=1 / 32_768)
+
+
+def test_integers_that_were_cast_are_refused():
+    with pytest.raises(InvalidAudioError, match=r"reach 16383.*divide by 32768"):
+        prepare_audio((tone() * 32767).astype(np.int16).astype(np.float32), RATE, RATE)
+    assert np.abs(prepare_audio(tone(amplitude=8), RATE, RATE)).max() == pytest.approx(8, abs=0.01)
 
 
 def test_silence_is_audio():
