@@ -36,6 +36,8 @@ SPEAKERS = tuple(tag.strip("[]") for tag in SPEAKER_TAGS)
 
 MAX_PAUSE = 10.0  # seconds
 
+_NO_WORDS = "the script has no words: write something like '[S1] Hello. [S2] Hi!'"
+
 NON_VERBALS = tuple(
     f"({sound})"
     for sound in (
@@ -108,9 +110,7 @@ class Script:
 
     def __post_init__(self) -> None:
         if not any(isinstance(item, Turn) for item in self.items):
-            raise InvalidTextError(
-                "the script has no words: write something like '[S1] Hello. [S2] Hi!'"
-            )
+            raise InvalidTextError(_NO_WORDS)
         if isinstance(self.items[0], Pause):
             raise InvalidTextError(
                 "the script begins with a pause, and a pause comes after speech: remove it"
@@ -118,6 +118,11 @@ class Script:
         for kind, items in groupby(self.items, type):
             if kind is Pause:
                 _check_silence(fsum(item.seconds for item in items if isinstance(item, Pause)))
+
+
+def has_words(text: str) -> bool:
+    """Whether there is something to say, a non-verbal included; signs and emoji alone are not."""
+    return any(map(str.isalnum, text))
 
 
 def _check_silence(seconds: float) -> None:
@@ -142,9 +147,9 @@ def parse_script(text: str, speakers: Mapping[str, str] | None = None) -> Script
         The script, with what was changed and what may be wrong.
 
     Raises:
-        InvalidTextError: The script has no words, mixes tags and names, has more names than
-            speakers, does not say who speaks, begins with a pause, has pauses that are too long,
-            or a pause or tag that cannot be read.
+        InvalidTextError: The script has no letter or digit of any language, mixes tags and names,
+            has more names than speakers, does not say who speaks, begins with a pause, has pauses
+            that are too long, or a pause or tag that cannot be read.
         InvalidConfigError: ``speakers`` has something else than S1 and S2, or an empty name.
     """
     if not isinstance(text, str):
@@ -154,6 +159,8 @@ def parse_script(text: str, speakers: Mapping[str, str] | None = None) -> Script
     report = _Report()
     tagged = _tag_speakers(_normalise(text, report), _check_speakers(speakers or {}), report)
     items = tuple(_parse_tagged(tagged, report))
+    if not any(isinstance(item, Turn) and has_words(item.text) for item in items):
+        raise InvalidTextError(_NO_WORDS)
     _warn_of_asides(items, report)
     changes = tuple(Change(*key, count) for key, count in report.changes.items())
     return Script(items, changes, tuple(report.warnings))
@@ -273,8 +280,12 @@ def _tag_speakers(text: str, given: dict[str, str], report: _Report) -> str:
         names = set(named)
         unread = [line for line in lines if line not in names]
     for line in unread:
-        option = f'--speaker "{line["name"]}=S1"'
-        report.warn(f"{line[0]!r} is read aloud; if it names a speaker, say so with {option}")
+        name = line["name"]
+        report.warn(
+            f"{line[0]!r} is read aloud; if it names a speaker, write S1 or S2 instead (in "
+            f'commands --speaker "{name}=S1" does it, in Python parse_script(text, '
+            f"{{{name!r}: 'S1'}}))"
+        )
     return text
 
 
@@ -291,12 +302,24 @@ def fix_tags(text: str, name: str = "script") -> str:
     return _TAG.sub(lambda match: _read_tag(match[0], name), text)
 
 
+def find_marks(text: str) -> list[str]:
+    """What a text has that :func:`parse_script` reads and the model would say, in no order.
+
+    These are pauses, tags like ``[s1]`` and a byte order mark.
+    """
+    marks = {"\ufeff"} if text.startswith("\ufeff") else set()
+    marks.update(re.findall(_PAUSE, text), _TAG.findall(text))
+    return sorted(marks - SPEAKER_TAGS.keys())
+
+
 def _read_tag(tag: str, name: str = "script") -> str:
     """A tag as the model wants it."""
     read = f"[S{''.join(filter(str.isdecimal, tag))}]"
     if read not in SPEAKER_TAGS:
         known = " and ".join(SPEAKER_TAGS)
-        raise InvalidTextError(f"the {name} has the tag {tag}, and Dia knows {known} alone")
+        raise InvalidTextError(
+            f"the {name} has the tag {tag}, and Dia knows {known} alone: give one of them its words"
+        )
     return read
 
 
@@ -334,9 +357,10 @@ def _assign(named: list[re.Match[str]], known: dict[str, str]) -> dict[str, str]
         if key not in speakers:
             others = " and ".join(repr(names[other]) for other in first_two)
             raise InvalidTextError(
-                f"the script has the names {others} and {name!r}, and Dia has two speakers: say "
-                f'whose voice the third takes with --speaker "{name}=S1", or put it into the line '
-                "before if it is no name"
+                f"the script has the names {others} and {name!r}, and Dia has two speakers: write "
+                f'S1 or S2 instead of the third (in commands --speaker "{name}=S1" does it, in '
+                f"Python parse_script(text, {{{name!r}: 'S1'}})), or put it into the line before "
+                "if it is no name"
             )
     return speakers
 
@@ -419,7 +443,7 @@ def split_pauses(text: str) -> tuple[float, str]:
     seconds = fsum(_pause_seconds(mark) for mark in re.findall(_PAUSE, text[:end]))
     _check_silence(seconds)
     tags = re.sub(rf"{_PAUSE}\s*", "", text[:end])
-    return seconds, tags + text[end:] if text[end:] else ""
+    return seconds, tags + text[end:] if has_words(text[end:]) else ""
 
 
 def _sentences(words: str, report: _Report) -> Iterator[str]:

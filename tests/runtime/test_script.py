@@ -5,7 +5,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dia_ort.errors import DiaError, InvalidConfigError, InvalidTextError
-from dia_ort.script import NON_VERBALS, Change, Pause, Script, Turn, parse_script, split_pauses
+from dia_ort.script import (
+    NON_VERBALS,
+    Change,
+    Pause,
+    Script,
+    Turn,
+    find_marks,
+    has_words,
+    parse_script,
+    split_pauses,
+)
 
 
 def turns(text, speakers=None):
@@ -51,10 +61,19 @@ class TestForms:
         with pytest.raises(InvalidTextError, match=r"has the tag .* knows \[S1\] and \[S2\]"):
             parse_script(text)
 
-    @pytest.mark.parametrize("text", ["", " \n\t", "[S1] [S2]", "\u200b"])
+    @pytest.mark.parametrize("text", ["", " \n\t", "[S1] [S2]", "\u200b", "🙂", "[S1] ... [S2] ?"])
     def test_a_script_without_words_is_refused(self, text):
         with pytest.raises(InvalidTextError, match="no words"):
             parse_script(text)
+
+    @pytest.mark.parametrize("text", ["(laughs)", "7", "漢", "ज", "٣", "🙂 [S2] Hi."])
+    def test_a_letter_or_digit_of_any_language_is_a_word(self, text):
+        assert parse_script(text).items
+
+    def test_what_only_the_parser_reads_is_found(self):
+        text = "\ufeff[S1] a [s2] b [pause 1s] c [S 1] (laughs) [pause 1s] [x]"
+        assert find_marks(text) == ["[S 1]", "[pause 1s]", "[s2]", "\ufeff"]
+        assert find_marks("[S1] a [S2] b") == []
 
 
 class TestDialogue:
@@ -106,7 +125,8 @@ class TestDialogue:
         assert turns(text, {"the old man": "S2"})[2] == ("S2", "Hm.")
         with pytest.raises(
             InvalidTextError,
-            match=r"'Ann' and 'Bob' and 'The Old Man'.* --speaker \"The Old Man=S1\"",
+            match=r"'Ann' and 'Bob' and 'The Old Man'.* write S1 or S2 instead .*"
+            r"--speaker \"The Old Man=S1\" .*parse_script\(text, {'The Old Man': 'S1'}\)",
         ):
             parse_script(text)
 
@@ -171,6 +191,7 @@ class TestColons:
         script = parse_script("Note: it rains.")
         assert script.items == (Turn("S1", ("Note: it rains.",)),)
         assert '--speaker "Note=S1"' in script.warnings[0]
+        assert "parse_script(text, {'Note': 'S1'})" in script.warnings[0]
 
     @pytest.mark.parametrize("text", ["Ann: [S1] Hi.\nBob: [S2] Ho.", "Ann: Hi. [S2] Ho."])
     def test_tags_and_names_together_are_refused(self, text):
@@ -386,7 +407,7 @@ def test_what_is_parsed_is_normal(text):
     except DiaError:
         return
     for item in script.items:
-        if isinstance(item, Turn):
+        if isinstance(item, Turn) and has_words(item.text):
             again = parse_script(f"[{item.speaker}] {item.text}")
             assert again.changes == ()
             assert [turn.text for turn in again.items] == [item.text]

@@ -3,7 +3,7 @@
 import re
 
 from dia_ort.plan import CHARACTERS_PER_SECOND, PlanLimits, speech_length
-from dia_ort.script import find_sentence_ends
+from dia_ort.script import find_sentence_ends, has_words
 
 _TAG = re.compile(r"\[\s*[Ss]\s*[12]\s*\]")
 _BREAK = re.compile(r"\n\s*")
@@ -43,17 +43,19 @@ class Segmenter:
         """
         for end in self._ends():
             self._length, self._seen = self._length_to(end), end
-            if self._length >= _LEAST:
+            if self._length >= _LEAST and self._says_something(end):
                 return self._cut(end)
         if self._length_to(len(self._text)) >= _MOST:
             for clause in _CLAUSE_END.finditer(self._text, self._seen):
-                if self._length_to(clause.end()) >= _LEAST:
-                    return self._cut(clause.end())
+                end = clause.end()
+                if self._length_to(end) >= _LEAST and self._says_something(end):
+                    return self._cut(end)
         return None
 
     def take_all(self) -> str | None:
         """All that waits, however short; None: there is nothing to say."""
-        return self._cut(len(self._text)) if _TAG.sub("", self._text).strip() else None
+        end = len(self._text)
+        return self._cut(end) if self._says_something(end) else None
 
     def clear(self) -> None:
         """Forget what waits."""
@@ -70,6 +72,10 @@ class Segmenter:
         """The time to say what comes before, in characters, with single spaces."""
         words = _TAG.sub(" ", self._text[self._seen : end]).split()
         return self._length + (speech_length(" ".join(words)) + 1 if words else 0)
+
+    def _says_something(self, end: int) -> bool:
+        """Whether what comes before has words or a pause: signs and emoji alone are no script."""
+        return has_words(_TAG.sub("", self._text[:end]))
 
     def _cut(self, end: int) -> str:
         script, rest = self._text[:end].strip(), self._text[end:]
