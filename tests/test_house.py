@@ -91,7 +91,7 @@ NarratedChunk(index, text, speakers, start, end, samples, attempts, taken)
 NarratedChunk.fault
 NarratedChunk.finish_reason
 NarratedChunk.seed
-Narration(chunks, sample_rate, seed)
+Narration(chunks, sample_rate, seed, voice=None)
 Narration.duration
 Narration.samples
 Narration.save(file, format=None)

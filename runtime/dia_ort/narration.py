@@ -146,11 +146,15 @@ class Narration:
         chunks: In order.
         sample_rate: In hertz.
         seed: That the same settings make the same narration with.
+        voice: That it ended in, for what follows to go on in: the one that was given, or the first
+            good chunk's, with all who were added to it. None: no chunk was good, or all were too
+            long to be one.
     """
 
     chunks: tuple[NarratedChunk, ...]
     sample_rate: int
     seed: int
+    voice: Voice | None = None
 
     @cached_property
     def samples(self) -> NDArray[np.float32]:
@@ -191,7 +195,8 @@ def narrate(
     has the codes that :meth:`dia_ort.Dia.generate` gives for the same seed.
     """
     narrator = Narrator(engine, script, config, voice, options)
-    return Narration(tuple(narrator), narrator.sample_rate, narrator.seed)
+    chunks = tuple(narrator)
+    return Narration(chunks, narrator.sample_rate, narrator.seed, narrator.voice)
 
 
 class Narrator:
@@ -211,6 +216,7 @@ class Narrator:
         plan: The chunks to be spoken. Its limits are the options', lowered for model and voice.
         sample_rate: In hertz.
         seed: Of the narration; see :func:`derive_seed`.
+        voice: That it goes on in now, and at the end of a loop :attr:`Narration.voice`.
 
     Raises:
         InvalidTextError: The script cannot be read.
@@ -230,7 +236,7 @@ class Narrator:
         config = config or GenerationConfig()
         self._engine = engine
         self._config = config
-        self._voice = voice
+        self._voice = self.voice = voice
         self._options = options or NarrationOptions()
         self._room = Room(engine.dia.manifest, config)
         self.sample_rate = engine.dia.sample_rate
@@ -244,6 +250,7 @@ class Narrator:
         joiner = Joiner(self.sample_rate, self._options.crossfade)
         running: deque[Future[_Spoken]] = deque()
         voice, chunks = self._voice, self.plan.chunks
+        self.voice = voice
         try:
             for planned in chunks:
                 running.append(threads.submit(self._speak, takes, planned, voice))
@@ -254,6 +261,7 @@ class Narrator:
                     yield self._join(joiner, spoken)
                 if adds and not spoken.attempts[spoken.taken].fault:
                     voice = self._room.add(voice, planned, spoken.codes, self.plan)
+                    self.voice = voice
         finally:
             takes.cancel()
             threads.shutdown(cancel_futures=True)

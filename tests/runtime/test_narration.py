@@ -127,8 +127,25 @@ class TestVoices:
         assert f"{voice.transcript} [S2]" == chunks[0].text
 
     def test_a_given_voice_is_that_of_all(self, engine):
-        narrate(engine, DIALOGUE, CONFIG, VOICE, OPTIONS)
+        result = narrate(engine, DIALOGUE, CONFIG, VOICE, OPTIONS)
         assert all(voice is VOICE for voice in engine.voices().values())
+        assert result.voice is VOICE
+
+    def test_the_next_script_can_go_on_in_it(self, engine):
+        narrator = Narrator(engine, LATE, CONFIG, options=OPTIONS)
+        assert narrator.voice is None
+        chunks = list(narrator)
+        voice = narrator.voice
+        assert voice is engine.voices()[chunks[-1].text]
+        assert voice.transcript.count("[S2]") == 1
+        again = narrate(engine, LATE, CONFIG, options=OPTIONS).voice
+        assert np.array_equal(again.codes, voice.codes)
+        assert narrate(engine, MONOLOGUE, CONFIG, voice, OPTIONS).voice is voice
+
+    def test_none_that_is_good_leaves_no_voice(self, engine, faults):
+        faults["fault"] = lambda *_: "odd"
+        options = dataclasses.replace(OPTIONS, retries=0)
+        assert narrate(engine, MONOLOGUE, CONFIG, options=options).voice is None
 
     def test_the_first_good_chunk_is_the_voice(self, engine, faults):
         first = Narrator(engine, MONOLOGUE, CONFIG, options=OPTIONS).plan.chunks[0]
