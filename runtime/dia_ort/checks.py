@@ -1,9 +1,12 @@
 """Checks of the numbers in settings. They may be Python's or NumPy's, and come back as Python's."""
 
+import os
 from numbers import Integral, Real
 from typing import Any
 
-from dia_ort.errors import InvalidConfigError
+from dia_ort.errors import InvalidConfigError, warn_caller
+
+_MOST_THREADS = 1024
 
 
 def check_whole(name: str, value: Any, low: int, high: int | None = None) -> int:
@@ -29,3 +32,27 @@ def check_number(name: str, value: Any, low: float, high: float) -> float:
     if not valid or not low <= value <= high:  # NaN fails every comparison
         raise InvalidConfigError(f"{name} is {value!r}: give a number from {low:g} to {high:g}")
     return float(value)
+
+
+def check_threads(threads: Any) -> int | None:
+    """A number of CPU threads; warns of more than can run, as they wait for each other by spinning.
+
+    Raises:
+        InvalidConfigError: It is neither None nor a whole number from 1 to 1024.
+    """
+    if threads is None:
+        return None
+    count, cpus = check_whole("threads", threads, 1, _MOST_THREADS), usable_cpus()
+    if count > cpus:
+        warn_caller(
+            f"threads is {count}, and this process may use {cpus} CPUs: more threads than that are "
+            "so slow that they seem to hang. Leave threads out for all physical cores."
+        )
+    return count
+
+
+def usable_cpus() -> int:
+    """The logical cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from dia_ort.checks import check_number, check_whole
+from dia_ort.errors import InvalidConfigError
 
 _MAX_INT = 2**31 - 1
 
@@ -55,3 +56,19 @@ class GenerationConfig:
 
     def _set_float(self, field: str, low: float, high: float) -> None:
         object.__setattr__(self, field, check_number(field, getattr(self, field), low, high))
+
+
+def check_config(config: GenerationConfig | None) -> GenerationConfig:
+    """The settings that a caller gave; the defaults for None.
+
+    Raises:
+        InvalidConfigError: They are no :class:`GenerationConfig`.
+    """
+    if config is None:
+        return GenerationConfig()
+    if not isinstance(config, GenerationConfig):
+        raise InvalidConfigError(
+            f"config is {type(config).__name__}: give a GenerationConfig, such as "
+            "GenerationConfig(seed=7)"
+        )
+    return config

@@ -14,19 +14,27 @@ from numpy.typing import NDArray
 from dia_ort.artifacts import Artifact, check_unchanged, find_artifact
 from dia_ort.audio import Audio, AudioChunk, prepare_audio
 from dia_ort.buffers import Value
+from dia_ort.checks import check_threads, check_whole
 from dia_ort.codec import CHUNK_FRAMES, check_codes, decode_codes, encode_samples
-from dia_ort.config import GenerationConfig
+from dia_ort.config import GenerationConfig, check_config
 from dia_ort.decoder import DecoderBatch, few_sizes, slot_bytes
-from dia_ort.errors import InvalidAudioError, InvalidConfigError, warn_caller
+from dia_ort.errors import (
+    ArtifactNotFoundError,
+    InvalidAudioError,
+    InvalidConfigError,
+    InvalidTextError,
+    warn_caller,
+)
 from dia_ort.generation import Utterance
 from dia_ort.graphs import DAC_DECODER, DAC_ENCODER, DECODER, ENCODER, GraphName
 from dia_ort.manifest import GraphInfo, Manifest
 from dia_ort.placement import choose_file, open_codec, open_graph, place
 from dia_ort.providers import Provider, resolve_provider
 from dia_ort.scheduler import Request, Scheduler
+from dia_ort.script import find_marks, fix_tags
 from dia_ort.streams import Generation
 from dia_ort.text import encode_text, has_speaker_tag
-from dia_ort.voice import NO_TRANSCRIPT, Voice
+from dia_ort.voice import NO_TRANSCRIPT, Voice, check_voice
 
 T = TypeVar("T")
 
@@ -75,20 +83,29 @@ class Dia:
                 by name is taken or refused; ``auto`` takes CUDA if onnxruntime has it, else the
                 CPU.
             provider_options: For the provider, as onnxruntime names them, over dia-ort's own.
-            threads: CPU threads for one operator; None: all physical cores.
+            threads: CPU threads for one operator, 1 to 1024; None: all physical cores. More than
+                this process may use are warned of.
             revision: Of a hub id.
 
         Raises:
-            ArtifactNotFoundError: There is no such model; or a revision is given for one that is
-                not on the hub.
+            ArtifactNotFoundError: There is no such model, or its name is empty; or a revision is
+                given for one that is not on the hub.
             ArtifactError: Its files are not what its manifest says.
             ProviderError: The provider (or onnxruntime) is not to be had here.
-            InvalidConfigError: There is no provider of that name, or it takes no options.
+            InvalidConfigError: There is no provider of that name, or it takes no options; or
+                ``threads`` is out of its range.
         """
+        if model is not None and not (isinstance(model, str | os.PathLike) and os.fspath(model)):
+            raise ArtifactNotFoundError(
+                f"{model!r} names no model: give a name or a folder, or None for the newest."
+            )
         chosen = resolve_provider(provider, provider_options)
-        if threads is not None and threads < 1:
-            raise InvalidConfigError(f"threads is {threads}: give 1 or more, or None.")
+        threads = check_threads(threads)
         return cls(find_artifact(model, revision), chosen, threads)
+
+    def __repr__(self) -> str:
+        name, dtype = self.artifact.name, self.manifest.dtype
+        return f"Dia({name!r}, dtype={dtype!r}, provider={self.provider.name!r})"
 
     @property
     def manifest(self) -> Manifest:
@@ -106,17 +123,22 @@ class Dia:
         """Speak a script. The samples are :meth:`stream`'s chunks, joined, but for rounding.
 
         Args:
-            text: With [S1] and [S2] before the speakers' turns, and non-verbals as (laughs).
+            text: With [S1] and [S2] before the speakers' turns, and non-verbals as (laughs). The
+                model gets it as it stands; what only :func:`dia_ort.narrate` reads, such as
+                [pause 1s], is warned of.
             config: Settings; None takes upstream's defaults.
             voice: To go on in; its transcript goes before the text, its audio is not returned.
 
         Raises:
-            InvalidTextError: The text is empty, too long, or not encodable.
-            InvalidConfigError: The settings do not fit the model or the voice.
-            InvalidAudioError: The voice was made with another codec, or is too long.
+            InvalidTextError: The text is empty, too long, or not encodable, or has the tag of a
+                third speaker.
+            InvalidConfigError: The settings do not fit the model or the voice, or are no
+                :class:`GenerationConfig`.
+            InvalidAudioError: The voice was made with another codec, is too long, or is no
+                :class:`Voice`.
             NumericalError: The logits are not finite.
         """
-        return self.generate_batch([text], config, voice)[0]
+        return self._speak([self._request(text, config, voice)], 1)[0]
 
     def generate_batch(
         self,
@@ -136,15 +158,19 @@ class Dia:
 
         Raises:
             InvalidTextError, InvalidConfigError, InvalidAudioError, NumericalError: As in
-                :meth:`generate`.
+                :meth:`generate`; of a text, with its index. Or ``texts`` is one text, or
+                ``max_batch`` less than 1.
         """
-        if isinstance(texts, str) or max_batch < 1:
-            raise InvalidConfigError("generate_batch takes a list of texts, and max_batch from 1.")
-        config = config or GenerationConfig()
-        requests = [self._request(text, config, voice) for text in texts]
-        for _ in self._run(requests, max_batch):
-            pass
-        return [self._audio(request.utterance) for request in requests]
+        if isinstance(texts, str):
+            raise InvalidConfigError("texts is one str: give a list of them, or call generate.")
+        max_batch = check_whole("max_batch", max_batch, 1)
+        requests = []
+        for index, text in enumerate(texts):
+            try:
+                requests.append(self._request(text, config, voice))
+            except InvalidTextError as error:
+                raise InvalidTextError(f"texts[{index}]: {error}") from error
+        return self._speak(requests, max_batch)
 
     def generate_codes(
         self, text: str, config: GenerationConfig | None = None, voice: Voice | None = None
@@ -168,7 +194,7 @@ class Dia:
         Raises:
             InvalidTextError, InvalidConfigError, InvalidAudioError: As in :meth:`generate`.
         """
-        request = self._request(text, config or GenerationConfig(), voice)
+        request = self._request(text, config, voice)
         steps = self._run([request], 1)
         return Generation(request.utterance, steps, self.decode_codes, self.manifest.codec)
 
@@ -308,8 +334,10 @@ class Dia:
         info = self._decoder_info
         return info.compute, self.manifest.cache_of(info) or info.compute
 
-    def _request(self, text: str, config: GenerationConfig, voice: Voice | None) -> Request:
+    def _request(self, text: str, config: GenerationConfig | None, voice: Voice | None) -> Request:
         """Check what is to be spoken."""
+        config = check_config(config)
+        check_voice(voice)
         model, codec = self.manifest.model, self.manifest.codec
         prompt = np.zeros((0, model.num_channels), np.int64)
         if voice is not None:
@@ -321,6 +349,12 @@ class Dia:
                     f"{model.max_prompt}: cut it to 5 to 10 s of clear speech."
                 )
         tokens = encode_text(text, model.max_text, model.text_vocab_size)
+        fix_tags(text)  # refuses a third speaker's
+        if marks := find_marks(text):
+            warn_caller(
+                f"the text has {', '.join(map(repr, marks))}, which the model takes for words: "
+                "dia_ort.narrate reads such marks; or write [S1] and [S2], and leave out the rest."
+            )
         if not has_speaker_tag(text):
             warn_caller(
                 "the text has no [S1] or [S2]; Dia was trained on scripts that begin with [S1]."
@@ -337,6 +371,15 @@ class Dia:
         utterance = Utterance(model, config, prompt, text, self.manifest.codec_id)
         memory = slot_bytes(model, *self._dtypes, utterance.max_tokens, len(tokens))
         return Request(tokens, utterance, memory)
+
+    def _speak(self, requests: Sequence[Request], max_batch: int) -> list[Audio]:
+        for _ in self._run(requests, max_batch):
+            pass
+        utterances = [request.utterance for request in requests]
+        return [
+            utterance.audio(self.decode_codes(utterance.codes), self.sample_rate)
+            for utterance in utterances
+        ]
 
     def _run(self, requests: Sequence[Request], max_batch: int) -> Iterator[None]:
         """Run requests in the caller's thread; yields after every step. The first error ends it."""
@@ -368,9 +411,6 @@ class Dia:
                 return decoder
             del decoder  # before there is another one
         return self.open_decoder(slots)
-
-    def _audio(self, utterance: Utterance) -> Audio:
-        return utterance.audio(self.decode_codes(utterance.codes), self.sample_rate)
 
     def _choose(self, graph: GraphName) -> GraphInfo:
         """The file of a graph that is run; warns where the provider is not what it was made for."""

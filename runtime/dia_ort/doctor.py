@@ -2,7 +2,6 @@
 
 import importlib
 import json
-import os
 import platform
 import shutil
 import subprocess
@@ -21,6 +20,7 @@ from dia_ort.artifacts import (
     list_artifacts,
     models_folder,
 )
+from dia_ort.checks import usable_cpus
 from dia_ort.cli_models import align, show_size, summary
 from dia_ort.cuda import find_problem
 from dia_ort.errors import ArtifactError, ArtifactNotFoundError, DiaError
@@ -135,7 +135,7 @@ def diagnose() -> Diagnosis:
         python=f"{platform.python_version()} ({sys.executable})",
         platform=platform.platform(),
         cpu=_cpu_name(),
-        cores=_cores(),
+        cores=usable_cpus(),
         memory=machine_memory(),
         packages=packages,
         libsndfile=libsndfile,
@@ -265,9 +265,3 @@ def _cpu_name() -> str:
         return platform.processor() or platform.machine()
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.machine()
-
-
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

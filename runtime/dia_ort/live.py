@@ -16,17 +16,17 @@ from numpy.typing import NDArray
 from dia_ort.anchors import Room, speakers_of
 from dia_ort.audio import FinishReason
 from dia_ort.checks import check_whole
-from dia_ort.config import GenerationConfig
+from dia_ort.config import GenerationConfig, check_config
 from dia_ort.ends import find_fault
 from dia_ort.engine import Engine, GenerationHandle
 from dia_ort.errors import GenerationCancelledError
 from dia_ort.joins import Joiner, split
-from dia_ort.narration import NarrationOptions, derive_seed
+from dia_ort.narration import NarrationOptions, check_engine, derive_seed
 from dia_ort.plan import Plan, PlannedChunk
 from dia_ort.script import Script
 from dia_ort.speed import SpeedChanger, check_speed
 from dia_ort.text import encode_text
-from dia_ort.voice import Voice
+from dia_ort.voice import Voice, check_voice
 
 _DEFAULTS = NarrationOptions()
 _ANY_SIZE = 1 << 30
@@ -54,7 +54,9 @@ class LiveNarrator:
         sample_rate: In hertz.
 
     Raises:
-        InvalidConfigError: ``max_tokens``, the speed or the width is out of range.
+        InvalidConfigError: ``max_tokens``, the speed or the width is out of range; or what was
+            given is no engine or config.
+        InvalidAudioError: The voice is no :class:`dia_ort.Voice`.
     """
 
     def __init__(
@@ -67,9 +69,11 @@ class LiveNarrator:
         width: int = 2,
         goes_on: bool = False,
     ) -> None:
+        check_engine(engine)
         check_speed(speed)
         check_whole("width", width, 1, _ANY_SIZE)
-        config = config or GenerationConfig()
+        config = check_config(config)
+        check_voice(voice)
         if config.seed is None:
             config = dataclasses.replace(config, seed=secrets.randbits(63))
         self._anchored = _Anchored(engine, config, voice)

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from dia_ort.anchors import Room, speakers_of
 from dia_ort.audio import Audio, FilePath, FinishReason, write_audio
 from dia_ort.checks import check_number, check_whole
-from dia_ort.config import GenerationConfig
+from dia_ort.config import GenerationConfig, check_config
 from dia_ort.ends import find_fault, longest, shorten_silences
 from dia_ort.engine import Engine, GenerationHandle
 from dia_ort.errors import InvalidConfigError
@@ -31,7 +31,7 @@ from dia_ort.joins import Joiner
 from dia_ort.plan import PlanLimits, PlannedChunk
 from dia_ort.script import Script
 from dia_ort.speed import change_speed, check_speed
-from dia_ort.voice import Voice
+from dia_ort.voice import Voice, check_voice
 from dia_ort.waiting import wait_for
 
 _MOST = 10  # of seconds between chunks, and of further attempts
@@ -118,7 +118,7 @@ class NarratedChunk:
     speakers: tuple[str, ...]
     start: float
     end: float
-    samples: NDArray[np.float32]
+    samples: NDArray[np.float32] = field(repr=False)
     attempts: tuple[Attempt, ...]
     taken: int
 
@@ -171,6 +171,19 @@ class Narration:
         write_audio(file, self.samples, self.sample_rate, format)
 
 
+def check_engine(engine: Engine) -> None:
+    """Refuse what is no engine, a :class:`dia_ort.Dia` above all.
+
+    Raises:
+        InvalidConfigError: It is none.
+    """
+    if not isinstance(engine, Engine):
+        raise InvalidConfigError(
+            f"engine is {type(engine).__name__}: give an Engine, as `with Engine(dia) as engine` "
+            "opens it"
+        )
+
+
 def derive_seed(seed: int, chunk: int, attempt: int) -> int:
     """The seed of a chunk's attempt, both from 0: the seed itself for the very first.
 
@@ -220,7 +233,9 @@ class Narrator:
 
     Raises:
         InvalidTextError: The script cannot be read.
-        InvalidConfigError: The voice, or ``max_tokens``, leaves no room for speech.
+        InvalidConfigError: The voice, or ``max_tokens``, leaves no room for speech; or what was
+            given is no engine, config or options.
+        InvalidAudioError: The voice is no :class:`dia_ort.Voice`.
         InvalidTextError, InvalidConfigError, InvalidAudioError, NumericalError, QueueFullError:
             As in :meth:`dia_ort.Engine.submit`; from the loop.
     """
@@ -233,7 +248,14 @@ class Narrator:
         voice: Voice | None = None,
         options: NarrationOptions | None = None,
     ) -> None:
-        config = config or GenerationConfig()
+        check_engine(engine)
+        config = check_config(config)
+        check_voice(voice)
+        if not isinstance(options, NarrationOptions | None):
+            raise InvalidConfigError(
+                f"options is {type(options).__name__}: give NarrationOptions, such as "
+                "NarrationOptions(retries=1)"
+            )
         self._engine = engine
         self._config = config
         self._voice = self.voice = voice

@@ -71,6 +71,12 @@ class Voice:
     codec: str | None = None
     origin: str = ""
 
+    def __repr__(self) -> str:
+        return (
+            f"Voice({len(self.codes)} frames, transcript={reprlib.repr(self.transcript)}, "
+            f"codec={self.codec!r}, origin={self.origin!r})"
+        )
+
     def __post_init__(self) -> None:
         codes = np.asarray(self.codes)
         if not np.issubdtype(codes.dtype, np.integer):
@@ -117,7 +123,7 @@ class Voice:
         Raises:
             AudioFileError: The file is missing, or not audio.
             InvalidAudioError: The recording is too short, too long or silent, or the samples are
-                not as above.
+                not as above, or neither a file nor samples.
             InvalidConfigError: There is a sample rate with a file, or none with samples.
             InvalidTextError: The transcript is not a str, or has the tag of a third speaker.
         """
@@ -127,6 +133,11 @@ class Voice:
                 raise InvalidConfigError("sample_rate is for samples; a file has its own")
             origin = Path(audio).name
             audio, sample_rate = read_audio(audio, check_duration)
+        elif np.asarray(audio).dtype.kind in "OSU":  # objects and bytes: nothing of numbers
+            raise InvalidAudioError(
+                f"the recording is {type(audio).__name__}: give a file's path, or samples; "
+                "read_audio(io.BytesIO(content)) makes samples of a file in memory"
+            )
         elif sample_rate is None:
             raise InvalidConfigError("samples say nothing of their rate: give sample_rate too")
         samples = prepare_audio(audio, sample_rate, dia.sample_rate)
@@ -168,6 +179,7 @@ class Voice:
             VoiceFileError: There is no such voice, or its file is damaged or no voice's.
             InvalidConfigError: The name is a device's on Windows.
         """
+        _check_name(voice)
         path = find_voice(voice)
         try:
             content = path.read_bytes()
@@ -189,6 +201,7 @@ class Voice:
             InvalidConfigError: The name is a device's on Windows.
             InvalidAudioError: The codes do not fit into 16 bits.
         """
+        _check_name(voice)
         path = locate_voice(voice)
         content = self._to_json().encode()
         try:
@@ -234,6 +247,26 @@ class Voice:
             "codes": base64.b64encode(self.codes.astype(_CODES).tobytes()).decode(),
         }
         return json.dumps(record, indent=2) + "\n"
+
+
+def check_voice(voice: Voice | None) -> None:
+    """Refuse what a caller gave for a voice and is none.
+
+    Raises:
+        InvalidAudioError: It is neither a :class:`Voice` nor None.
+    """
+    if isinstance(voice, str | os.PathLike):
+        raise InvalidAudioError(f"voice is {voice!r}, and not a Voice: give Voice.load({voice!r})")
+    if not isinstance(voice, Voice | None):
+        raise InvalidAudioError(
+            f"voice is {type(voice).__name__}: give a Voice, as Voice.load and Voice.from_audio "
+            "make it"
+        )
+
+
+def _check_name(voice: FilePath) -> None:
+    if not isinstance(voice, str | os.PathLike) or not os.fspath(voice):
+        raise VoiceFileError(f"{voice!r} names no voice: give a name or a file, such as 'ann'")
 
 
 def check_duration(seconds: float) -> None:

@@ -3,7 +3,6 @@
 import os
 import re
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,6 +14,7 @@ from dia_ort.artifacts import list_artifacts
 from dia_ort.cli_narrate import find_short
 from dia_ort.config import GenerationConfig
 from dia_ort.dia import Dia
+from dia_ort.engine import Engine
 from dia_ort.joins import Joiner
 from dia_ort.narration import NarrationOptions, Narrator
 from dia_ort.script import parse_script
@@ -57,7 +57,8 @@ def noise_voice(seconds, transcript="[S1] yes."):
 
 def test_a_short_text_beside_a_long_voice_is_cut(dia_ort, monkeypatch):
     def narrate_to(_, dia, script, config, voice, options, *rest):
-        seen.append(len(Narrator(SimpleNamespace(dia=dia), script, config, voice).plan.chunks))
+        with Engine(dia) as engine:
+            seen.append(len(Narrator(engine, script, config, voice).plan.chunks))
         seen.append(options)
         return False
 

@@ -10,11 +10,12 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from dia_ort import Dia, GenerationConfig, Voice, providers
+from dia_ort import Dia, GenerationConfig, Voice, checks, providers
 from dia_ort.artifacts import find_artifact
 from dia_ort.codec import decode_codes
 from dia_ort.errors import (
     ArtifactError,
+    ArtifactNotFoundError,
     InvalidAudioError,
     InvalidConfigError,
     InvalidTextError,
@@ -51,10 +52,27 @@ def test_unknown_providers(name):
         Dia.load("demo", provider=name)
 
 
-@pytest.mark.parametrize("threads", [0, -1])
-def test_too_few_threads(threads):
-    with pytest.raises(InvalidConfigError, match=f"threads is {threads}: give 1 or more"):
+@pytest.mark.parametrize("threads", [0, -1, 1025, "2", 1.5, True])
+def test_numbers_of_threads_that_are_none(threads):
+    with pytest.raises(InvalidConfigError, match=f"threads is {threads!r}: .* from 1 to 1024"):
         Dia.load("demo", provider="cpu", threads=threads)
+
+
+def test_more_threads_than_cpus_are_warned_of(monkeypatch):
+    monkeypatch.setattr(checks, "usable_cpus", lambda: 1)
+    with pytest.warns(UserWarning, match="may use 1 CPUs: .* seem to hang") as warned:
+        Dia.load("demo", provider="cpu", threads=2)
+    assert {warning.filename for warning in warned} == {__file__}
+
+
+@pytest.mark.parametrize("model", ["", 3])
+def test_what_names_no_model(model):
+    with pytest.raises(ArtifactNotFoundError, match="names no model: give a name"):
+        Dia.load(model)
+
+
+def test_a_model_is_shown_in_a_line(dia):
+    assert repr(dia) == "Dia('demo', dtype='int8', provider='cpu')"
 
 
 def test_threads(dia):
@@ -179,6 +197,41 @@ def test_a_text_without_speakers_warns(dia):
         assert {warning.filename for warning in warned} == {__file__}
 
 
+def test_a_third_speaker_is_refused(dia):
+    for text in ("[S1] hello. [S3] yes.", "[S 3] hello."):
+        with pytest.raises(InvalidTextError, match=r"has the tag \[S ?3\]"):
+            dia.generate(text, SHORT)
+
+
+@pytest.mark.parametrize(
+    "mark", ["\ufeff[S1] yes.", "[S1] yes. [pause 1s] no.", "[S1] yes. [s2] no."]
+)
+def test_marks_that_the_model_takes_for_words_are_warned_of(dia, mark):
+    with pytest.warns(UserWarning, match="takes for words: dia_ort.narrate reads such marks"):
+        dia.start(mark, SHORT)
+
+
+def test_the_model_gets_texts_as_they_are(dia):
+    """As upstream has it: odd brackets, spaces and signs are the model's business."""
+    text = " [S1]  hello\u2019s\n(laughs) [x] [S2] 🙂 ... "
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        request = dia._request(text, SHORT, None)
+    assert request.text.tolist() == encode_text(text, 1024).tolist()
+    assert dia.start("[S1] 🙂", SHORT)
+
+
+@pytest.mark.filterwarnings("ignore:the text has no")
+def test_arguments_of_other_types(dia):
+    for speak in (dia.generate, dia.start, dia.stream, dia.generate_codes):
+        with pytest.raises(InvalidConfigError, match="config is dict: give a GenerationConfig"):
+            speak(TEXT, {"seed": 7})
+        with pytest.raises(InvalidAudioError, match=r"give Voice\.load\('low'\)"):
+            speak(TEXT, SHORT, "low")
+        with pytest.raises(InvalidAudioError, match="voice is ndarray: give a Voice"):
+            speak(TEXT, SHORT, np.zeros((40, 9), int))
+
+
 # Batches
 
 
@@ -260,9 +313,10 @@ def test_a_batch_gives_one_speech_for_each_text(dia):
 
 def test_batches_that_are_none(dia):
     assert dia.generate_batch([]) == []
-    for texts, max_batch in (("[S1] hello.", 8), (["[S1] hello."], 0)):
-        with pytest.raises(InvalidConfigError, match="takes a list of texts, and max_batch from 1"):
-            dia.generate_batch(texts, SHORT, max_batch=max_batch)
+    with pytest.raises(InvalidConfigError, match="texts is one str: give a list"):
+        dia.generate_batch("[S1] hello.", SHORT)
+    with pytest.raises(InvalidConfigError, match="max_batch is 0: give a whole number"):
+        dia.generate_batch(["[S1] hello."], SHORT, max_batch=0)
 
 
 def test_a_smaller_batch_after_a_larger_one_is_smaller():
@@ -277,7 +331,7 @@ def test_a_smaller_batch_after_a_larger_one_is_smaller():
 
 def test_all_texts_are_checked_before_the_first_is_spoken(dia, monkeypatch):
     monkeypatch.setattr(Dia, "_run", lambda *_: pytest.fail("it was begun"))
-    with pytest.raises(InvalidTextError):
+    with pytest.raises(InvalidTextError, match=r"^texts\[1\]: the script has no words"):
         dia.generate_batch(["[S1] hello.", "[S2]"], SHORT)
 
 

@@ -8,6 +8,7 @@ import pytest
 from dia_ort import GenerationConfig, LiveNarrator, Voice, live, narration
 from dia_ort.errors import (
     GenerationCancelledError,
+    InvalidAudioError,
     InvalidConfigError,
     InvalidTextError,
     QueueFullError,
@@ -230,6 +231,15 @@ def test_what_cannot_be_spoken(engine):
         LiveNarrator(engine, GenerationConfig(max_tokens=10**6))
     with pytest.raises(InvalidConfigError, match="width is 0"):
         LiveNarrator(engine, width=0)
+
+
+def test_arguments_of_other_types(engine):
+    with pytest.raises(InvalidConfigError, match="engine is SlowDia: give an Engine"):
+        LiveNarrator(engine.dia)
+    with pytest.raises(InvalidConfigError, match="config is dict"):
+        LiveNarrator(engine, {"seed": 5})
+    with pytest.raises(InvalidAudioError, match=r"give Voice\.load\('low'\)"):
+        LiveNarrator(engine, CONFIG, "low")
 
 
 def test_plans_are_those_of_a_narration(engine, monkeypatch):

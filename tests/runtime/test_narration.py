@@ -11,7 +11,12 @@ import numpy as np
 import pytest
 
 from dia_ort import Dia, Engine, GenerationConfig, Voice, narration
-from dia_ort.errors import GenerationCancelledError, InvalidConfigError, InvalidTextError
+from dia_ort.errors import (
+    GenerationCancelledError,
+    InvalidAudioError,
+    InvalidConfigError,
+    InvalidTextError,
+)
 from dia_ort.narration import NarrationOptions, Narrator, derive_seed, narrate
 from dia_ort.plan import PlanLimits
 from dia_ort.script import parse_script
@@ -338,6 +343,17 @@ def test_options_are_checked(options):
 def test_tags_that_only_people_can_read(engine, script):
     (chunk,) = Narrator(engine, script).plan.chunks
     assert chunk.text == "[S1] Hi. [S2] Ho."
+
+
+def test_arguments_of_other_types(engine):
+    with pytest.raises(InvalidConfigError, match=r"engine is SlowDia: .* `with Engine\(dia\)"):
+        narrate(engine.dia, MONOLOGUE)
+    with pytest.raises(InvalidConfigError, match="options is dict: give NarrationOptions"):
+        narrate(engine, MONOLOGUE, options={"retries": 1})
+    with pytest.raises(InvalidConfigError, match="config is dict"):
+        narrate(engine, MONOLOGUE, {"seed": 5})
+    with pytest.raises(InvalidAudioError, match=r"give Voice\.load\('low'\)"):
+        narrate(engine, MONOLOGUE, CONFIG, "low")
 
 
 def test_a_script_is_text(engine):

@@ -138,6 +138,17 @@ def test_samples_have_a_rate_and_files_their_own(demo, audio, rate):
         Voice.from_audio(demo, audio, sample_rate=rate)
 
 
+@pytest.mark.parametrize("audio", [None, b"RIFF", Audio(noise(), RATE, CODES, "eos", 7)])
+def test_what_is_no_recording(demo, audio):
+    with pytest.raises(InvalidAudioError, match=f"the recording is {type(audio).__name__}: give"):
+        Voice.from_audio(demo, audio)
+
+
+def test_integers_that_were_cast_make_no_voice(demo):
+    with pytest.raises(InvalidAudioError, match="int16 that were cast"):
+        Voice.from_audio(demo, noise() * 32768, sample_rate=RATE)
+
+
 def test_normalized_on_request(demo):
     quiet = noise(amplitude=0.001)
     plain = Voice.from_audio(demo, quiet, sample_rate=RATE)
@@ -259,6 +270,18 @@ def test_names_cannot_leave_the_folder(folder, name):
     for function in (voice_file, remove_voice):
         with pytest.raises(InvalidConfigError, match="no name for a voice"):
             function(name)
+
+
+@pytest.mark.parametrize("name", ["", None, 3])
+def test_names_that_are_none(folder, name):
+    for function in (Voice.load, Voice(CODES).save):
+        with pytest.raises(VoiceFileError, match="names no voice: give a name"):
+            function(name)
+
+
+def test_a_voice_is_shown_in_a_line():
+    shown = "Voice(2 frames, transcript='[S1] Hello.', codec=None, origin='ref.wav')"
+    assert repr(Voice(CODES, "[S1] Hello.", origin="ref.wav")) == shown
 
 
 def test_names_that_are_not_there(folder):
