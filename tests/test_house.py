@@ -35,10 +35,12 @@ HEAVY = {
 }
 
 PUBLIC_API = """
+Attempt(seed, seconds, finish_reason, fault)
 Audio(samples, sample_rate, codes, finish_reason, seed, text='', codec=None)
 Audio.duration
 Audio.save(file, format=None)
 AudioChunk(samples, sample_rate, index, start, is_last)
+Cue(start, end, speaker, text)
 Dia
 Dia.astream(text, config=None, voice=None, *, chunk_frames=(4, 8, 16, 32, 64))
 Dia.decode_codes(codes, *, on_window=None)
@@ -59,6 +61,7 @@ Engine.close(*, drain=True, timeout=None)
 Engine.failure
 Engine.stats
 Engine.submit(text, config=None, voice=None)
+EngineStats(*, queued, running, steps, frames)
 Generation
 Generation.astream(chunk_frames=(4, 8, 16, 32, 64))
 Generation.audio()
@@ -98,7 +101,15 @@ Narration.save(file, format=None)
 NarrationOptions(*, limits=<factory>, retries=2, crossfade=0.03, pause=0.0, max_silence=None, \
 speed=1.0)
 Narrator
+Pause(seconds)
+Plan(chunks)
+Plan.seconds
 PlanLimits(*, min_seconds=5.0, max_seconds=20.0, max_turns=4, max_text=1024, closing_tag=True)
+PlannedChunk(index, text, speakers, start, seconds, pause_after, spans)
+Script(items, changes=(), warnings=())
+Stream
+Turn(speaker, sentences)
+Turn.text
 Voice(codes, transcript='', codec=None, origin='')
 Voice.check_codec(codec)
 Voice.from_audio(dia, audio, transcript='', *, sample_rate=None, normalize=False)
@@ -107,8 +118,13 @@ Voice.load(voice)
 Voice.save(voice)
 Voice.script(text)
 __version__
+make_cues(chunks)
 narrate(engine, script, config=None, voice=None, options=None)
 parse_script(text, speakers=None)
+read_audio(file, check=None)
+to_srt(cues, names=None)
+to_vtt(cues, names=None)
+write_audio(file, samples, sample_rate, format=None)
 """
 
 
