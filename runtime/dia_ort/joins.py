@@ -43,7 +43,7 @@ class Joiner:
     """
 
     def __init__(self, sample_rate: int, crossfade: float) -> None:
-        self.start = 0
+        self.start: int = 0
         self._rate = sample_rate
         self._fade = round(crossfade * sample_rate)
         self._given = 0

@@ -80,8 +80,8 @@ class LiveNarrator:
         self._speed = speed
         self._width = width
         self._goes_on = goes_on
-        self.seed = self._anchored.seed
-        self.sample_rate = engine.dia.sample_rate
+        self.seed: int = self._anchored.seed
+        self.sample_rate: int = engine.dia.sample_rate
 
     def plan(self, script: str | Script) -> Plan:
         """Cut the next script into chunks; for any thread, as long ones take a while.
@@ -111,8 +111,8 @@ class _Anchored:
     def __init__(self, engine: Engine, config: GenerationConfig, voice: Voice | None) -> None:
         self.engine = engine
         self.voice = voice
-        self.room = Room(engine.dia.manifest, config)
-        self.seed = config.seed or 0
+        self.room: Room = Room(engine.dia.manifest, config)
+        self.seed: int = config.seed or 0
         self._config = config
         self._count = 0
 
@@ -147,7 +147,7 @@ class LiveSpeech:
     ) -> None:
         codec = anchored.engine.dia.manifest.codec
         self.plan = plan
-        self.chunk = 0
+        self.chunk: int = 0
         self.faults: list[str] = []
         self.finish_reason: FinishReason = "eos"
         self._anchored = anchored

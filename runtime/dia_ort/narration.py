@@ -28,7 +28,7 @@ from dia_ort.ends import find_fault, longest, shorten_silences
 from dia_ort.engine import Engine, GenerationHandle
 from dia_ort.errors import InvalidConfigError
 from dia_ort.joins import Joiner
-from dia_ort.plan import PlanLimits, PlannedChunk
+from dia_ort.plan import Plan, PlanLimits, PlannedChunk
 from dia_ort.script import Script
 from dia_ort.speed import change_speed, check_speed
 from dia_ort.voice import Voice, check_voice
@@ -261,9 +261,9 @@ class Narrator:
         self._voice = self.voice = voice
         self._options = options or NarrationOptions()
         self._room = Room(engine.dia.manifest, config)
-        self.sample_rate = engine.dia.sample_rate
-        self.seed = secrets.randbits(63) if config.seed is None else config.seed
-        self.plan = self._room.plan(script, self._options.limits, voice)
+        self.sample_rate: int = engine.dia.sample_rate
+        self.seed: int = secrets.randbits(63) if config.seed is None else config.seed
+        self.plan: Plan = self._room.plan(script, self._options.limits, voice)
 
     def __iter__(self) -> Iterator[NarratedChunk]:
         width = self._engine.max_batch

@@ -167,8 +167,8 @@ class StreamEncoder:
     """
 
     def __init__(self, format: str, sample_rate: int, output_rate: int | None = None) -> None:  # noqa: A002
-        self.sample_rate = choose_rate(format, sample_rate, output_rate)
-        self.media_type = AUDIO_FORMATS[format].media_type
+        self.sample_rate: int = choose_rate(format, sample_rate, output_rate)
+        self.media_type: str = AUDIO_FORMATS[format].media_type
         self._resampler = None
         if self.sample_rate != sample_rate:
             self._resampler = soxr.ResampleStream(
