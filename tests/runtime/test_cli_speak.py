@@ -189,6 +189,7 @@ def test_undecodable_arguments(dia_ort):
         (b"", "no words"),
         (b" \n", "no words"),
         (b"[S1] [S2]", "no words"),
+        ("🙂".encode(), "no words"),
         (b"[S1] a\0b", "NUL character"),
         (b"[S1] a\x01b", "control character"),
     ],

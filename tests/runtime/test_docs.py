@@ -1,20 +1,25 @@
-"""docs/scripts-and-voices.md: every command and program runs as it stands there."""
+"""docs: every command of scripts-and-voices.md, and every program, runs as it stands there."""
 
+import logging
 import re
 import shlex
+import warnings
 from pathlib import Path
 
-PAGE = (Path(__file__).parents[2] / "docs" / "scripts-and-voices.md").read_text("utf-8")
+import pytest
+
+DOCS = Path(__file__).parents[2] / "docs"
 FILE = re.compile(r"cat > (\S+) <<'END'\n(.*?)^END\n", re.MULTILINE | re.DOTALL)
 
 
-def blocks(language):
-    """The page's code in a language."""
-    return "".join(re.findall(rf"^```{language}\n([^`]*)^```$", PAGE, re.MULTILINE))
+def blocks(page, language):
+    """A page's code in a language."""
+    text = (DOCS / page).read_text("utf-8")
+    return "".join(re.findall(rf"^```{language}\n([^`]*)^```$", text, re.MULTILINE))
 
 
-def test_it_runs(dia_ort, tmp_path):
-    shell = blocks("sh")
+def test_the_commands_run(dia_ort, tmp_path):
+    shell = blocks("scripts-and-voices.md", "sh")
     for name, content in FILE.findall(shell):
         (tmp_path / name).write_text(content, "utf-8")
     commands = FILE.sub("", shell).splitlines()
@@ -26,4 +31,13 @@ def test_it_runs(dia_ort, tmp_path):
         assert outcome.code == 0, outcome.err
     assert "0 done" in outcome.err
     assert "3 skipped, 0 failed" in outcome.err
-    exec(compile(blocks("python"), "scripts-and-voices.md", "exec"), {})
+
+
+@pytest.mark.parametrize("page", ["embedding.md", "scripts-and-voices.md"])
+def test_the_programs_run(tmp_path, monkeypatch, page):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DIA_ORT_HOME", str(tmp_path / "models"))
+    logger = logging.getLogger("dia_ort")
+    monkeypatch.setattr(logger, "level", logger.level)  # one of them changes it
+    with warnings.catch_warnings():
+        exec(compile(blocks(page, "python"), page, "exec"), {})
