@@ -1,9 +1,10 @@
 """Text that comes in pieces, as a language model writes it, to scripts that can be spoken."""
 
 import re
+from math import inf
 
 from dia_ort.plan import CHARACTERS_PER_SECOND, PlanLimits, speech_length
-from dia_ort.script import find_sentence_ends, has_words
+from dia_ort.script import find_sentence_ends
 
 _TAG = re.compile(r"\[\s*[Ss]\s*[12]\s*\]")
 _BREAK = re.compile(r"\n\s*")
@@ -27,6 +28,7 @@ class Segmenter:
         self._speaker = ""  # the latest tag of what was taken
         self._seen = 0  # the latest end, with too little before it
         self._length = 0  # of what stands before that
+        self._word: float = inf  # the first one's place, infinity until there is one
 
     def __len__(self) -> int:
         """The characters that wait."""
@@ -41,25 +43,25 @@ class Segmenter:
 
         What goes on for longer than a chunk without such an end is cut after a clause.
         """
+        word = self._find_word()
         for end in self._ends():
             self._length, self._seen = self._length_to(end), end
-            if self._length >= _LEAST and self._says_something(end):
+            if self._length >= _LEAST and end > word:
                 return self._cut(end)
         if self._length_to(len(self._text)) >= _MOST:
             for clause in _CLAUSE_END.finditer(self._text, self._seen):
-                end = clause.end()
-                if self._length_to(end) >= _LEAST and self._says_something(end):
-                    return self._cut(end)
+                if clause.end() > word and self._length_to(clause.end()) >= _LEAST:
+                    return self._cut(clause.end())
         return None
 
     def take_all(self) -> str | None:
         """All that waits, however short; None: there is nothing to say."""
         end = len(self._text)
-        return self._cut(end) if self._says_something(end) else None
+        return self._cut(end) if end > self._find_word() else None
 
     def clear(self) -> None:
         """Forget what waits."""
-        self._text, self._seen, self._length = "", 0, 0
+        self._text, self._seen, self._length, self._word = "", 0, 0, inf
 
     def _ends(self) -> list[int]:
         """Where sentences, lines and turns end after what was seen."""
@@ -73,9 +75,12 @@ class Segmenter:
         words = _TAG.sub(" ", self._text[self._seen : end]).split()
         return self._length + (speech_length(" ".join(words)) + 1 if words else 0)
 
-    def _says_something(self, end: int) -> bool:
-        """Whether what comes before has words or a pause: signs and emoji alone are no script."""
-        return has_words(_TAG.sub("", self._text[:end]))
+    def _find_word(self) -> float:
+        """Where the first word or pause has begun: signs and emoji alone are no script."""
+        if self._word == inf:
+            text = _TAG.sub(lambda tag: " " * len(tag[0]), self._text[self._seen :])
+            self._word = next((self._seen + i for i, c in enumerate(text) if c.isalnum()), inf)
+        return self._word
 
     def _cut(self, end: int) -> str:
         script, rest = self._text[:end].strip(), self._text[end:]
