@@ -140,8 +140,9 @@ def find_format(output: str) -> AudioFormat:
     Raises:
         InvalidConfigError: It tells none.
     """
+    name = output.replace(os.sep, "/").rpartition("/")[2]  # of a folder, nothing
     try:
-        return AudioFormat(Path(output).suffix.lower().removeprefix("."))
+        return AudioFormat(Path(name).suffix.lower().removeprefix("."))
     except ValueError:
         suffixes = ", ".join(f".{known}" for known in AudioFormat)
         raise InvalidConfigError(

@@ -117,7 +117,7 @@ class Engine:
             EngineClosedError: The engine was closed.
             EngineDiedError: The engine's thread has failed.
         """
-        request = self.dia._request(text, config or GenerationConfig(), voice)  # noqa: SLF001
+        request = self.dia._request(text, config, voice)  # noqa: SLF001
         handle = GenerationHandle(request, self._worker)
         self._worker.submit(request, handle._progress)  # noqa: SLF001 - parts of one interface
         return handle

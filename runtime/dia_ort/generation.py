@@ -47,14 +47,14 @@ class Utterance:
     ) -> None:
         frames = len(prompt)
         self.config = config
-        self.seed = secrets.randbits(63) if config.seed is None else config.seed
-        self.position = frames
+        self.seed: int = secrets.randbits(63) if config.seed is None else config.seed
+        self.position: int = frames
         self.finish_reason: FinishReason | None = None
         self._model = model
         self._text = text
         self._codec = codec
         self._delays = np.array(model.delay_pattern)
-        self.max_tokens = check_max_tokens(config.max_tokens, model, frames)
+        self.max_tokens: int = check_max_tokens(config.max_tokens, model, frames)
         self._random = np.random.Generator(np.random.PCG64(self.seed))
         self._first = frames + 1
         self._end: int | None = None  # the step of channel 0's EOS

@@ -332,7 +332,7 @@ def test_a_terminal_gets_no_audio(dia_ort, monkeypatch):
     assert "stdout is a terminal" in err
 
 
-@pytest.mark.parametrize("name", ["hello", "hello.aac", "hello.wav.txt", ".wav"])
+@pytest.mark.parametrize("name", ["hello", "hello.aac", "hello.wav.txt", "hello.wav/", ".wav"])
 @pytest.mark.usefixtures("nothing_loads")
 def test_an_unknown_suffix(dia_ort, name):
     code, _, err = dia_ort("speak", TEXT, "-o", name)

@@ -210,7 +210,8 @@ class Service:
             raise ApiError(
                 413,
                 f"the {param} has {characters} characters, and this server takes "
-                f"{self.settings.max_input}: send it in parts, or raise --max-input.",
+                f"{self.settings.max_input}: send it in parts; whoever runs the server may raise "
+                "--max-input.",
                 "input_too_long",
                 param=param,
             )
