@@ -177,7 +177,6 @@ class DecoderBatch:
         self._has_addresses = provider.has_addresses
         self._on_device = isinstance(self._cache[0], DeviceBuffer)
         self.has_plans = self._on_device
-        self._fixed_total = self._captures or self._on_device
         self._longest_run = None if provider.name != "webgpu" else _SHORT_RUN
         self._graphs = _Graphs()
 
@@ -278,7 +277,7 @@ class DecoderBatch:
             buffer.host[middle:stop] = values
             buffer.upload()
         self._steps[:count] = (positions + 1).tolist()
-        if not self._fixed_total:
+        if not self._on_device:
             self._total.host[0] = max(self._steps[:count])
         shape = count, self._text_axis
         if self._bound != shape:
@@ -338,7 +337,7 @@ class DecoderBatch:
     def _fit_text(self) -> None:
         """Make the text axis as long as the longest script, and not longer than need be."""
         axis = _padded(int(self._lengths.max()))
-        if self._captures or self._on_device:
+        if self._on_device:
             axis = few_sizes(axis, self._model)
         if axis == self._text_axis:
             return
