@@ -25,8 +25,9 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from dia_ort.buffers import Buffer, DeviceBuffer, HostBuffer, Shape, State, Value, open_buffers
+from dia_ort.buffers import Buffer, DeviceBuffer, HostBuffer, State, Value, open_buffers
 from dia_ort.choice import open_choice
+from dia_ort.copies import Shape
 from dia_ort.graphs import ModelSpec, cache_names
 from dia_ort.providers import Provider, onnxruntime
 from dia_ort.sampling import Candidates, SamplingParams, choose

@@ -13,13 +13,11 @@ from dia_ort.artifacts import find_artifact
 from dia_ort.buffers import (
     Buffers,
     DeviceBuffer,
-    Gatherer,
     HostBuffer,
-    Mover,
     OpaqueState,
     UploadedBuffer,
-    reserve,
 )
+from dia_ort.copies import Gatherer, Mover, reserve
 from dia_ort.decoder import DecoderBatch
 from dia_ort.errors import ProviderError
 from dia_ort.graphs import DAC_DECODER, ENCODER

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import socket
 import time
 from contextlib import ExitStack
@@ -150,13 +151,17 @@ def test_a_pause_after_a_long_sentence_is_silence(server, after, size):
 
 
 def test_pauses_that_are_too_long_together_are_refused(server):
+    def count():
+        metrics = httpx.get(f"{server.url}/metrics").text
+        return float(re.search(r'dia_ort_speeches_total{outcome="refused"} (.*)', metrics)[1])
+
+    before = count()
     with Session(server) as session:
         session.send(type="text", text="hello world. " + "[pause 10]" * 400)
         session.send(type="end")
         told, _ = session.until("error")
         assert told[-1]["error"]["code"] == "invalid_script"
-        metrics = httpx.get(f"{server.url}/metrics").text
-        assert 'dia_ort_speeches_total{outcome="refused"} 1.0' in metrics
+        assert count() == before + 1
 
 
 @pytest.mark.parametrize(("max_queue", "code"), [(0, "queue_full"), (4, "queue_timeout")])
@@ -204,7 +209,7 @@ def test_silence_does_not_hold_up_the_end(start, monkeypatch):
 def test_cancel_comes_at_once_whatever_waits(server):
     with Session(server) as session:
         session.send(type="text", text=" " * 19_000)
-        for _ in range(100 * WAIT):
+        for _ in range(500):
             session.send(type="text", text=" ")
         asked = time.monotonic()
         session.send(type="cancel")

@@ -7,6 +7,7 @@ from dia_ort.plan import CHARACTERS_PER_SECOND, PlanLimits, speech_length
 from dia_ort.script import find_sentence_ends
 
 _TAG = re.compile(r"\[\s*[Ss]\s*[12]\s*\]")
+_WORD = re.compile(r"[^\W_]")  # a letter or digit of any language
 _BREAK = re.compile(r"\n\s*")
 _CLAUSE_END = re.compile(r"[.!?,;:]\s+(?=\S)")
 
@@ -79,7 +80,8 @@ class Segmenter:
         """Where the first word or pause has begun: signs and emoji alone are no script."""
         if self._word == inf:
             text = _TAG.sub(lambda tag: " " * len(tag[0]), self._text[self._seen :])
-            self._word = next((self._seen + i for i, c in enumerate(text) if c.isalnum()), inf)
+            word = _WORD.search(text)
+            self._word = self._seen + word.start() if word else inf
         return self._word
 
     def _cut(self, end: int) -> str:
