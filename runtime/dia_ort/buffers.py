@@ -185,13 +185,14 @@ class DeviceBuffer:
     def __init__(self, shape: Shape, dtype: str, mover: Mover, *, staged: bool = False) -> None:
         self._shape, self._type, self._mover = shape, _element_type(dtype), mover
         self._itemsize = _host_type(dtype).itemsize
-        if staged:
-            self.host = np.zeros(shape, dtype)
-            self._value = reserve(shape, self._type, mover.place)
-        else:
-            self._value = mover.zeros(self._words(math.prod(shape)))
+        self._value = (
+            reserve(shape, self._type, mover.place)
+            if staged
+            else mover.zeros(self._words(math.prod(shape)))
+        )
         self._pointer = self._value.data_ptr()
         if staged:
+            self.host = np.zeros(shape, dtype)
             self._clear(0, shape)
 
     def bind_input(

@@ -36,6 +36,9 @@ SPEAKERS = tuple(tag.strip("[]") for tag in SPEAKER_TAGS)
 
 MAX_PAUSE = 10.0  # seconds
 
+WORD = re.compile(r"[^\W_]")
+"""A letter or digit of any language: signs and emoji alone are nothing to say."""
+
 _NO_WORDS = "the script has no words: write something like '[S1] Hello. [S2] Hi!'"
 
 NON_VERBALS = tuple(
@@ -120,11 +123,6 @@ class Script:
                 _check_silence(fsum(item.seconds for item in items if isinstance(item, Pause)))
 
 
-def has_words(text: str) -> bool:
-    """Whether there is something to say, a non-verbal included; signs and emoji alone are not."""
-    return any(map(str.isalnum, text))
-
-
 def _check_silence(seconds: float) -> None:
     """Refuse pauses in a row that are too long together."""
     if seconds > MAX_PAUSE:
@@ -159,7 +157,7 @@ def parse_script(text: str, speakers: Mapping[str, str] | None = None) -> Script
     report = _Report()
     tagged = _tag_speakers(_normalise(text, report), _check_speakers(speakers or {}), report)
     items = tuple(_parse_tagged(tagged, report))
-    if not any(isinstance(item, Turn) and has_words(item.text) for item in items):
+    if not any(isinstance(item, Turn) and WORD.search(item.text) for item in items):
         raise InvalidTextError(_NO_WORDS)
     _warn_of_asides(items, report)
     changes = tuple(Change(*key, count) for key, count in report.changes.items())
@@ -303,7 +301,7 @@ def fix_tags(text: str, name: str = "script") -> str:
 
 
 def find_marks(text: str) -> list[str]:
-    """What a text has that :func:`parse_script` reads and the model would say, in no order.
+    """What a text has that :func:`parse_script` reads and the model would say, sorted.
 
     These are pauses, tags like ``[s1]`` and a byte order mark.
     """
@@ -443,7 +441,7 @@ def split_pauses(text: str) -> tuple[float, str]:
     seconds = fsum(_pause_seconds(mark) for mark in re.findall(_PAUSE, text[:end]))
     _check_silence(seconds)
     tags = re.sub(rf"{_PAUSE}\s*", "", text[:end])
-    return seconds, tags + text[end:] if has_words(text[end:]) else ""
+    return seconds, tags + text[end:] if WORD.search(text, end) else ""
 
 
 def _sentences(words: str, report: _Report) -> Iterator[str]:

@@ -7,12 +7,12 @@ from hypothesis import strategies as st
 from dia_ort.errors import DiaError, InvalidConfigError, InvalidTextError
 from dia_ort.script import (
     NON_VERBALS,
+    WORD,
     Change,
     Pause,
     Script,
     Turn,
     find_marks,
-    has_words,
     parse_script,
     split_pauses,
 )
@@ -407,7 +407,7 @@ def test_what_is_parsed_is_normal(text):
     except DiaError:
         return
     for item in script.items:
-        if isinstance(item, Turn) and has_words(item.text):
+        if isinstance(item, Turn) and WORD.search(item.text):
             again = parse_script(f"[{item.speaker}] {item.text}")
             assert again.changes == ()
             assert [turn.text for turn in again.items] == [item.text]

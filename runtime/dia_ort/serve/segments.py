@@ -4,10 +4,9 @@ import re
 from math import inf
 
 from dia_ort.plan import CHARACTERS_PER_SECOND, PlanLimits, speech_length
-from dia_ort.script import find_sentence_ends
+from dia_ort.script import WORD, find_sentence_ends
 
 _TAG = re.compile(r"\[\s*[Ss]\s*[12]\s*\]")
-_WORD = re.compile(r"[^\W_]")  # a letter or digit of any language
 _BREAK = re.compile(r"\n\s*")
 _CLAUSE_END = re.compile(r"[.!?,;:]\s+(?=\S)")
 
@@ -80,7 +79,7 @@ class Segmenter:
         """Where the first word or pause has begun: signs and emoji alone are no script."""
         if self._word == inf:
             text = _TAG.sub(lambda tag: " " * len(tag[0]), self._text[self._seen :])
-            word = _WORD.search(text)
+            word = WORD.search(text)
             self._word = self._seen + word.start() if word else inf
         return self._word
 
