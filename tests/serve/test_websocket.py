@@ -4,6 +4,7 @@ import io
 import json
 import re
 import socket
+import threading
 import time
 from contextlib import ExitStack
 
@@ -15,6 +16,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 from dia_ort import LiveNarrator
+from dia_ort.scheduler import Scheduler
 from dia_ort.serve import websocket
 
 TEXT = (
@@ -168,8 +170,10 @@ def test_pauses_that_are_too_long_together_are_refused(server):
 def test_silence_gives_the_place_to_others(start, monkeypatch, max_queue, code):
     """Who goes on finds the queue as everybody does."""
     monkeypatch.setattr(websocket, "_PATIENCE", 0.1)
-    settings = {"max_batch": 1, "max_queue": max_queue, "queue_timeout": 1}
-    with start(**settings) as running, Session(running) as session:
+    tick, goes_on = Scheduler.tick, threading.Event()
+    monkeypatch.setattr(Scheduler, "tick", lambda self: goes_on.wait(WAIT) and tick(self))
+    goes_on.set()
+    with start(max_batch=1, max_queue=max_queue) as running, Session(running) as session:
         session.send(type="text", text="hello world.")
         session.send(type="flush")
         session.until("speaking")
@@ -177,9 +181,12 @@ def test_silence_gives_the_place_to_others(start, monkeypatch, max_queue, code):
         with Session(running) as other:
             other.send(type="text", text=TEXT * 20)
             other.until("speaking")
+            goes_on.clear()  # between two of its scripts, the slot would be free
+            running.set(queue_timeout=0.2)
             session.send(type="text", text="good morning.")
             session.send(type="end")
             told, _ = session.until("error")
+            goes_on.set()
             assert told[-1]["error"]["code"] == code
 
 
