@@ -43,7 +43,7 @@ AudioChunk(samples, sample_rate, index, start, is_last)
 Cue(start, end, speaker, text)
 Dia
 Dia.astream(text, config=None, voice=None, *, chunk_frames=(4, 8, 16, 32, 64))
-Dia.decode_codes(codes, *, on_window=None)
+Dia.decode_codes(codes, context=(0, 0), *, on_window=None)
 Dia.encode_audio(samples, sample_rate)
 Dia.encode_tokens(tokens)
 Dia.generate(text, config=None, voice=None)

@@ -8,6 +8,7 @@ masks are clipped differences. What is left of shape arithmetic is folded when t
 """
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -29,6 +30,23 @@ class StandardKernels(Kernels):
     def lookup(self, index: Tensor, table: Tensor) -> Tensor:
         """A one-hot row for each index, times the table: exact, as all other terms are 0."""
         return one_hot(index, table.shape[0]).to(table.dtype) @ table
+
+    def length(self, x: Tensor) -> Tensor:
+        """One node: tracing the size itself would take it for 2 or more."""
+        axis = x.dim() - 1
+        return symbolic(
+            "Shape", (x,), {"start": axis, "end": axis + 1}, dtype=torch.int64, shape=(1,)
+        )
+
+    def crop(self, x: Tensor, before: Tensor, after: Tensor) -> Tensor:
+        """One node, whose size only the run tells."""
+        stop = self.length(x) - after
+        size = cast("int", (stop - before).sum().item())
+        torch._check(size >= 2)  # noqa: SLF001 - public, and what tracing takes every size for
+        axis = torch.tensor([x.dim() - 1])
+        return symbolic(
+            "Slice", (x, before, stop, axis), dtype=x.dtype, shape=(*x.shape[:-1], size)
+        )
 
     def embed_channels(self, tokens: Tensor, table: Tensor, offsets: Tensor) -> Tensor:
         """One product: the channels' one-hot rows, side by side, are one row with a 1 for each."""

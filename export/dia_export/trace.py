@@ -42,7 +42,8 @@ _CODEC_OPSET = 21
 """onnxruntime's WebGPU provider has Sin and ConvTranspose up to this one."""
 
 # Sizes to trace with: all different, none 1, so that no two axes are taken for the same.
-_EXAMPLE_SIZES = {"rows": 8, "texts": 4, "steps": 3, "text": 5, "cache": 7, "batch": 2, "frames": 6}
+_EXAMPLE_SIZES = {"rows": 8, "texts": 4, "steps": 3, "text": 5, "cache": 7}
+_EXAMPLE_SIZES |= {"batch": 2, "before": 11, "frames": 6, "after": 12}
 
 
 def model_spec(config: DiaConfig) -> ModelSpec:

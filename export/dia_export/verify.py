@@ -10,7 +10,7 @@ import gc
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import onnxruntime as ort
@@ -87,6 +87,7 @@ class Case:
 
 
 Figures = dict[str, float]
+Module = TypeVar("Module", bound=nn.Module)
 Values = NDArray[np.floating[Any]]
 
 
@@ -195,11 +196,18 @@ class Reference:
 
     def _dac_decoder_cases(self) -> Iterator[Case]:
         module = _filled(DacDecoder(self._codec), self._dac)
-        for batch, frames in ((1, 5), (2, 33)):
-            shape = (batch, self._codec.num_codebooks, frames)
-            codes = self._random.integers(0, self._codec.codebook_size, shape)
-            audio = module(torch.from_numpy(codes))
-            yield Case({"codes": codes}, {"audio": audio.numpy()})
+        names = ("before", "codes", "after")
+        for batch, sizes in ((1, (0, 5, 0)), (2, (0, 33, 12)), (1, (11, 4, 1))):
+            codes = [
+                self._random.integers(
+                    0, self._codec.codebook_size, (batch, self._codec.num_codebooks, frames)
+                )
+                for frames in sizes
+            ]
+            whole = module.whole(torch.from_numpy(np.concatenate(codes, axis=-1)))
+            start, stop = sizes[0] * self._codec.hop_length, -sizes[2] * self._codec.hop_length
+            audio = whole[..., start : stop or None]
+            yield Case(dict(zip(names, codes, strict=True)), {"audio": audio.numpy()})
 
     def _dac_encoder_cases(self) -> Iterator[Case]:
         module = _filled(DacEncoder(self._codec), self._dac)
@@ -384,7 +392,7 @@ def _masked(values: Values, lengths: NDArray[np.int32]) -> Values:
     return masked
 
 
-def _filled(module: nn.Module, weights: Mapping[str, Weight], prefix: str = "") -> nn.Module:
+def _filled(module: Module, weights: Mapping[str, Weight], prefix: str = "") -> Module:
     """A module with its weights, in float32."""
     load_weights(module, weights, prefix, torch.float32)
     return module.eval()

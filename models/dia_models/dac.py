@@ -109,17 +109,36 @@ class WaveEncoder(nn.Module):
 class WaveDecoder(nn.Module):
     """Latents to audio."""
 
-    def __init__(self, config: DacConfig) -> None:
+    def __init__(self, config: DacConfig, kernels: Kernels) -> None:
         super().__init__()
+        self.kernels = kernels
+        self.rates = config.decoder_rates
+        self.reaches = _decoder_reaches(config)[1:]
         widths = [config.decoder_dim // 2**i for i in range(len(config.decoder_rates) + 1)]
         self.conv1 = nn.Conv1d(config.latent_dim, widths[0], kernel_size=7, padding=3)
         self.block = nn.Sequential(*map(DecoderBlock, widths, config.decoder_rates))
         self.snake1 = Snake(widths[-1])
         self.conv2 = nn.Conv1d(widths[-1], 1, kernel_size=7, padding=3)
 
-    def forward(self, latents: Tensor) -> Tensor:
-        """(batch, latent_dim, frames) to (batch, 1, samples) in -1..1."""
-        return torch.tanh(self.conv2(self.snake1(self.block(self.conv1(latents)))))
+    def forward(self, latents: Tensor, before: Tensor, after: Tensor) -> Tensor:
+        """Compute audio, and of its context no more than it depends on, block for block.
+
+        Args:
+            latents: (batch, latent_dim, before + frames + after) of float.
+            before: int64, (1,): how many frames at the beginning are context.
+            after: int64, (1,): and at the end.
+
+        Returns:
+            (batch, 1, frames * hop_length) of float in -1..1.
+        """
+        x = self.conv1(latents)
+        for block, rate, reach in zip(self.block, self.rates, self.reaches, strict=True):
+            x, before, after = block(x), before * rate, after * rate
+            kept_before, kept_after = before.clamp_max(reach), after.clamp_max(reach)
+            x = self.kernels.crop(x, before - kept_before, after - kept_after)
+            before, after = kept_before, kept_after
+        audio = torch.tanh(self.conv2(self.snake1(x)))
+        return self.kernels.crop(audio, before, after)
 
 
 class Codebook(nn.Module):
@@ -201,23 +220,36 @@ class DacDecoder(nn.Module):
         self.quantizer = nn.ModuleList(
             Codebook(config, self.kernels) for _ in range(config.num_codebooks)
         )
-        self.decoder = WaveDecoder(config)
+        self.decoder = WaveDecoder(config, self.kernels)
 
-    def forward(self, codes: Tensor) -> Tensor:
-        """Decode codes.
+    def forward(self, before: Tensor, codes: Tensor, after: Tensor) -> Tensor:
+        """Decode codes in the context of their neighbours.
+
+        `context_frames` of them on either side make the audio what it is in the whole, and where
+        there are fewer, the whole begins or ends.
 
         Args:
-            codes: (batch, num_codebooks, frames) of int64 in 0..codebook_size - 1.
+            before: (batch, num_codebooks, frames) of int64 in 0..codebook_size - 1: the codes
+                before those to decode, 0 or more.
+            codes: The same shape, but for its frames.
+            after: Again.
 
         Returns:
-            (batch, 1, frames * hop_length) of float in -1..1.
+            (batch, 1, frames of `codes` * hop_length) of float in -1..1.
         """
-        stages = zip(self.quantizer, self.kernels.as_index(codes).unbind(1), strict=True)
+        index = torch.cat([*map(self.kernels.as_index, (before, codes, after))], dim=-1)
+        stages = zip(self.quantizer, index.unbind(1), strict=True)
         latents, *others = [stage(part) for stage, part in stages]
         for other in others:
             latents = latents + other
-        audio: Tensor = self.decoder(latents)
+        length = self.kernels.length
+        audio: Tensor = self.decoder(latents, length(before), length(after))
         return audio
+
+    def whole(self, codes: Tensor) -> Tensor:
+        """Decode codes that have no neighbours."""
+        nothing = codes[..., :0]
+        return self.forward(nothing, codes, nothing)
 
 
 def context_frames(config: DacConfig) -> int:
@@ -226,18 +258,17 @@ def context_frames(config: DacConfig) -> int:
     A window of codes, or of whole frames of audio, with so many neighbours on each side decodes, or
     encodes, to the same as the whole.
     """
-    return max(_decoder_reach(config), _encoder_reach(config))
+    return max(_decoder_reaches(config)[0], _encoder_reach(config))
 
 
-def _decoder_reach(config: DacConfig) -> int:
-    """The receptive field of `WaveDecoder`, from its last convolution back to the first."""
-    first, last = 0, config.hop_length - 1  # the samples of one frame, at the output
-    first, last = first - 3, last + 3
+def _decoder_reaches(config: DacConfig) -> list[int]:
+    """How many steps on either side what follows depends on: of latents, and of each block."""
+    reaches = [3]  # of the last convolution
     for stride in reversed(config.decoder_rates):
-        first, last = first - _UNITS_REACH, last + _UNITS_REACH
-        padding, kernel = stride // 2, 2 * stride
-        first, last = -(-(first + padding - kernel + 1) // stride), (last + padding) // stride
-    return max(-(first - 3), last + 3)
+        reach = reaches[0] + _UNITS_REACH
+        reaches.insert(0, (reach + stride // 2 - 1) // stride + 1)
+    reaches[0] += 3
+    return reaches
 
 
 def _encoder_reach(config: DacConfig) -> int:

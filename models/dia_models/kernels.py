@@ -70,6 +70,14 @@ class Kernels:
         """Rows of a table (rows, width): an index (...) to (..., width)."""
         return functional.embedding(index, table)
 
+    def length(self, x: Tensor) -> Tensor:
+        """int64, (1,): the size of the last axis, to compute with in a graph, whatever it is."""
+        return torch.tensor(x.shape[-1:])
+
+    def crop(self, x: Tensor, before: Tensor, after: Tensor) -> Tensor:
+        """The last axis without its first ``before`` and its last ``after`` items, int64, (1,)."""
+        return x[..., int(before) : x.shape[-1] - int(after)]
+
     def embed_channels(self, tokens: Tensor, table: Tensor, offsets: Tensor) -> Tensor:
         """The sum of the channels' embeddings.
 

@@ -206,7 +206,8 @@ def _chunks(dia: Dia, generation: Generation, run: Iterator[int]) -> Iterator[Au
 
     def ready(frames: int, *, ended: bool) -> Iterator[AudioChunk]:
         while window := windows.next(frames, ended=ended):
-            yield window.cut(dia.decode_codes(generation.codes[window.first : window.last]))
+            codes = generation.codes[window.first : window.last]
+            yield window.chunk(dia.decode_codes(codes, window.context))
 
     for frames in run:
         yield from ready(frames, ended=False)

@@ -19,46 +19,53 @@ CHUNK_FRAMES = (4, 8, 16, 32, 64)
 """Frames of a stream's first chunks, so that the first one is there soon; the last repeats."""
 
 
+Codes = NDArray[np.int64]
+
+RunDecoder = Callable[[Codes, Codes, Codes], NDArray[np.float32]]
+"""The DAC decoder: the codes before those to decode, these, and those after them, each (1,
+codebooks, frames), to (1, 1, samples)."""
+
+RunEncoder = Callable[[NDArray[np.float32]], Codes]
+"""The DAC encoder: (1, 1, samples) to (1, codebooks, frames)."""
+
+
 @dataclass(frozen=True, slots=True)
 class ChunkWindow:
     """A chunk of audio, and the codes that it is decoded from.
 
     Its samples depend on its own frames and ``CodecSpec.context_frames`` neighbours on either side
-    (the decoder's receptive field), and on no others. So these are decoded with it, and their audio
-    is dropped again.
+    (the decoder's receptive field), and on no others.
 
     Attributes:
         codec: Whose codes they are.
         index: Of the chunk, from 0.
+        first: The first frame to decode it from.
         start: Its first frame.
         stop: The frame after its last.
+        last: The frame after the last to decode it from.
         is_last: Whether the speech ends with it.
     """
 
     codec: CodecSpec
     index: int
+    first: int
     start: int
     stop: int
+    last: int
     is_last: bool
 
     @property
-    def first(self) -> int:
-        """The first frame to be decoded."""
-        return max(self.start - self.codec.context_frames, 0)
+    def context(self) -> tuple[int, int]:
+        """How many frames before and after it are decoded from, but not to be given."""
+        return self.start - self.first, self.last - self.stop
 
-    @property
-    def last(self) -> int:
-        """The frame after the last to be decoded; the speech may end before it."""
-        return self.stop + self.codec.context_frames
-
-    def cut(self, samples: NDArray[np.float32]) -> AudioChunk:
-        """The chunk, of what the frames from :attr:`first` to :attr:`last` were decoded to."""
-        hop, before = self.codec.hop_length, self.start - self.first
+    def chunk(self, samples: NDArray[np.float32]) -> AudioChunk:
+        """The chunk, of its samples."""
         return AudioChunk(
-            samples[before * hop : (before + self.stop - self.start) * hop],
+            samples,
             self.codec.sample_rate,
             index=self.index,
-            start=self.start * hop,
+            start=self.start * self.codec.hop_length,
             is_last=self.is_last,
         )
 
@@ -99,14 +106,21 @@ class ChunkWindows:
         stop = self._start + self._sizes[min(self._index, len(self._sizes) - 1)]
         if self._is_over or (not ended and frames < stop + self._codec.context_frames):
             return None
+        stop, context = min(stop, frames), self._codec.context_frames
         window = ChunkWindow(
-            self._codec, self._index, self._start, min(stop, frames), ended and stop >= frames
+            self._codec,
+            self._index,
+            first=max(self._start - context, 0),
+            start=self._start,
+            stop=stop,
+            last=min(stop + context, frames),
+            is_last=ended and stop == frames,
         )
-        self._index, self._start, self._is_over = self._index + 1, window.stop, window.is_last
+        self._index, self._start, self._is_over = self._index + 1, stop, window.is_last
         return window
 
 
-def check_codes(codes: NDArray[Any], codec: CodecSpec) -> NDArray[np.int64]:
+def check_codes(codes: NDArray[Any], codec: CodecSpec) -> Codes:
     """Codes as the graphs take them, after a check.
 
     Args:
@@ -131,41 +145,58 @@ def check_codes(codes: NDArray[Any], codec: CodecSpec) -> NDArray[np.int64]:
     return array.astype(np.int64)
 
 
+def check_context(context: tuple[int, int], frames: int) -> tuple[int, int]:
+    """How many of the frames are context, before and after the others, after a check.
+
+    Raises:
+        InvalidConfigError: It is no two whole numbers from 0, or they are more than there are.
+    """
+    numbers = context if isinstance(context, Sequence) else ()
+    if len(numbers) != 2 or not all(isinstance(n, Integral) and n >= 0 for n in numbers):
+        raise InvalidConfigError(
+            f"context is {context!r}: give the numbers of frames before and after, as (10, 10)."
+        )
+    if sum(numbers) > frames:
+        raise InvalidConfigError(f"context is {context!r}, and there are {frames} frames of codes.")
+    return int(numbers[0]), int(numbers[1])
+
+
 def decode_codes(
-    run: Callable[[NDArray[np.int64]], NDArray[np.float32]],
-    codes: NDArray[np.int64],
+    run: RunDecoder,
+    codes: Codes,
     codec: CodecSpec,
+    context: tuple[int, int] = (0, 0),
     window: int = WINDOW_FRAMES,
 ) -> NDArray[np.float32]:
     """Decode codes window by window; equal to decoding them at once, but for rounding.
 
     Args:
-        run: The DAC decoder, (1, codebooks, frames) to (1, 1, samples).
+        run: The DAC decoder.
         codes: (frames, codebooks).
         codec: Its shapes.
-        window: Frames of audio to keep per call.
+        context: Of the frames, how many at the beginning and at the end are neighbours of the
+            others alone.
+        window: Frames of audio per call.
 
     Returns:
-        float32, (frames * hop_length,).
+        float32, (frames * hop_length,), without those of the context.
     """
-    samples = np.empty(len(codes) * codec.hop_length, np.float32)
-    windows = ChunkWindows(codec, (window,))
-    while len(codes) and (part := windows.next(len(codes), ended=True)):
-        audio = run(np.ascontiguousarray(codes[part.first : part.last].T[None]))[0, 0]
-        chunk = part.cut(audio)
-        samples[chunk.start : chunk.start + len(chunk.samples)] = chunk.samples
+    reach, hop = codec.context_frames, codec.hop_length
+    begin, end = context[0], len(codes) - context[1]
+    samples = np.empty((end - begin) * hop, np.float32)
+    for start in range(begin, end, window):
+        stop = min(start + window, end)
+        parts = codes[max(start - reach, 0) : start], codes[start:stop], codes[stop : stop + reach]
+        audio = run(*(np.ascontiguousarray(part.T[None]) for part in parts))
+        samples[(start - begin) * hop : (stop - begin) * hop] = audio[0, 0]
     return samples
 
 
-def encode_samples(
-    run: Callable[[NDArray[np.float32]], NDArray[np.int64]],
-    samples: NDArray[np.float32],
-    codec: CodecSpec,
-) -> NDArray[np.int64]:
+def encode_samples(run: RunEncoder, samples: NDArray[np.float32], codec: CodecSpec) -> Codes:
     """Encode samples at the codec's rate, padded with silence to whole frames.
 
     Args:
-        run: The DAC encoder, (1, 1, samples) to (1, codebooks, frames).
+        run: The DAC encoder.
         samples: float32, (samples,).
         codec: Its shapes.
 

@@ -9,15 +9,16 @@ decoder, whose sizes change from call to call, run as they are; nobody has run t
 import hashlib
 import secrets
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dia_ort.artifacts import models_folder
+from dia_ort.codec import Codes, RunDecoder, RunEncoder
 from dia_ort.errors import ArtifactError, ProviderError
 from dia_ort.graphs import (
     DAC_DECODER,
@@ -94,19 +95,37 @@ def provider_options(cache: Path | None = None) -> dict[str, str]:
     return options | {"RequireStaticInputShapes": "1", "ModelCacheDirectory": str(cache)}
 
 
-def window_frames(codec: CodecSpec) -> int:
-    """Frames of the codec's static graphs: as many as convolutions over their samples may read.
+def decoder_window(codec: CodecSpec) -> int:
+    """Frames of audio that the DAC decoder's static graph makes; it is given their context besides.
+
+    Its last convolutions read one frame more, or less.
 
     Raises:
-        ProviderError: They are too few for the codec's context.
+        ProviderError: There are none.
+    """
+    frames = LARGEST_AXIS // codec.hop_length - 1
+    if frames < 1:
+        raise _too_few(codec)
+    return frames
+
+
+def encoder_window(codec: CodecSpec) -> int:
+    """Frames that the DAC encoder's static graph takes, context included.
+
+    Raises:
+        ProviderError: They are all context.
     """
     frames = LARGEST_AXIS // codec.hop_length
     if frames <= 2 * codec.context_frames:
-        raise ProviderError(
-            f"CoreML takes windows of {frames} frames of this codec, and {codec.context_frames} on "
-            "either side are context: take --provider cpu."
-        )
+        raise _too_few(codec)
     return frames
+
+
+def _too_few(codec: CodecSpec) -> ProviderError:
+    return ProviderError(
+        f"CoreML takes windows of {LARGEST_AXIS // codec.hop_length} frames of this codec, and "
+        f"{codec.context_frames} on either side are context: take --provider cpu."
+    )
 
 
 def static_sizes(graph: str, manifest: Manifest) -> dict[str, int]:
@@ -115,7 +134,7 @@ def static_sizes(graph: str, manifest: Manifest) -> dict[str, int]:
     The codec's are of one window; the others' of one utterance: its two rows, or its text, at full
     length, of which ``text_lengths`` and ``seqlens_k`` say how much is real.
     """
-    model, frames = manifest.model, window_frames(manifest.codec)
+    model, codec = manifest.model, manifest.codec
     return {
         ENCODER: {"rows": 1, "text": model.max_text},
         DECODER: {
@@ -125,8 +144,13 @@ def static_sizes(graph: str, manifest: Manifest) -> dict[str, int]:
             "text": model.max_text,
             "cache": model.max_steps,
         },
-        DAC_DECODER: {"batch": 1, "frames": frames},
-        DAC_ENCODER: {"batch": 1, "samples": frames * manifest.codec.hop_length},
+        DAC_DECODER: {
+            "batch": 1,
+            "before": codec.context_frames,
+            "frames": decoder_window(codec),
+            "after": codec.context_frames,
+        },
+        DAC_ENCODER: {"batch": 1, "samples": encoder_window(codec) * codec.hop_length},
     }[graph]
 
 
@@ -199,8 +223,9 @@ def _identity(path: Path, sizes: Mapping[str, int]) -> str:
 
 def static_spec(spec: GraphSpec, manifest: Manifest) -> GraphSpec:
     """The declaration of one of the codec's graphs in its static variant."""
-    frames = window_frames(manifest.codec)
-    sizes = {"batch": 1, "frames": frames, "samples": frames * manifest.codec.hop_length}
+    hop, sizes = manifest.codec.hop_length, static_sizes(spec.name, manifest)
+    sizes |= {"samples": sizes["frames"] * hop} if "frames" in sizes else {}
+    sizes |= {"frames": sizes["samples"] // hop}
 
     def fixed(tensors: tuple[TensorSpec, ...]) -> tuple[TensorSpec, ...]:
         return tuple(
@@ -210,55 +235,56 @@ def static_spec(spec: GraphSpec, manifest: Manifest) -> GraphSpec:
     return replace(spec, inputs=fixed(spec.inputs), outputs=fixed(spec.outputs))
 
 
-Run = Callable[[NDArray[Any]], NDArray[Any]]
+def decode_in_windows(plain: RunDecoder, static: RunDecoder, codec: CodecSpec) -> RunDecoder:
+    """The DAC decoder for any number of frames.
 
+    Args:
+        plain: Runs what has less than the whole context, and what is less than a window.
+        static: The static graph.
+        codec: Whose graphs they are.
 
-def in_windows(plain: Run, static: Run, graph: str, codec: CodecSpec) -> Run:
-    """One of the codec's graphs over any length: in windows, or as it is if it is shorter."""
-    hops = (1, codec.hop_length) if graph == DAC_DECODER else (codec.hop_length, 1)
+    Returns:
+        It; the audio is that of ``plain`` alone, but for rounding.
+    """
+    frames, reach, hop = decoder_window(codec), codec.context_frames, codec.hop_length
 
-    def run(data: NDArray[Any]) -> NDArray[Any]:
-        if data.shape[-1] // hops[0] < window_frames(codec):
-            return plain(data)
-        return run_in_windows(static, data, codec, hops)
+    def run(before: Codes, codes: Codes, after: Codes) -> NDArray[np.float32]:
+        whole = np.concatenate([before, codes, after], axis=-1)
+        begin, end = before.shape[-1], whole.shape[-1] - after.shape[-1]
+        first, last = max(begin, reach), min(end, whole.shape[-1] - reach)
+        if last - first < frames:
+            return plain(before, codes, after)
+        starts = [*range(first, last - frames, frames), last - frames]
+        windows = [(start, start + frames, static) for start in starts]
+        pieces, done = [], begin
+        for start, stop, decode in [(begin, first, plain), *windows, (last, end, plain)]:
+            if start == stop:
+                continue
+            bounds = (max(start - reach, 0), start, stop, stop + reach)
+            parts = (np.ascontiguousarray(whole[..., a:b]) for a, b in pairwise(bounds))
+            pieces.append(decode(*parts)[..., (done - start) * hop :])
+            done = stop
+        return np.concatenate(pieces, axis=-1)
 
     return run
 
 
-def run_in_windows(
-    run: Callable[[NDArray[Any]], NDArray[Any]],
-    data: NDArray[Any],
-    codec: CodecSpec,
-    hops: tuple[int, int],
-) -> NDArray[Any]:
-    """Run a codec's static graph over more than it takes; equal to running all at once.
+def encode_in_windows(plain: RunEncoder, static: RunEncoder, codec: CodecSpec) -> RunEncoder:
+    """The DAC encoder for any number of frames; arguments as :func:`decode_in_windows` has them."""
+    frames, reach, hop = encoder_window(codec), codec.context_frames, codec.hop_length
 
-    Args:
-        run: The static graph.
-        data: (1, channels, time): what to run on, at least one window of it.
-        codec: Whose graph it is.
-        hops: What a frame takes of the last axis of ``data``, and of the result's: (1, hop_length)
-            for the decoder, (hop_length, 1) for the encoder.
+    def run(samples: NDArray[np.float32]) -> Codes:
+        total = samples.shape[-1] // hop
+        if total < frames:
+            return plain(samples)
+        pieces, done = [], 0
+        while done < total:
+            first = min(max(done - reach, 0), total - frames)
+            last = first + frames
+            stop = total if last == total else last - reach
+            codes = static(np.ascontiguousarray(samples[..., first * hop : last * hop]))
+            pieces.append(codes[..., done - first : stop - first])
+            done = stop
+        return np.concatenate(pieces, axis=-1)
 
-    Raises:
-        ValueError: The data is shorter than a window.
-    """
-    taken, given = hops
-    frames = window_frames(codec)
-    parts = []
-    for first, start, stop in _windows(data.shape[-1] // taken, frames, codec.context_frames):
-        whole = run(np.ascontiguousarray(data[..., first * taken : (first + frames) * taken]))
-        parts.append(whole[..., (start - first) * given : (stop - first) * given])
-    return np.concatenate(parts, axis=-1)
-
-
-def _windows(total: int, frames: int, context: int) -> Iterator[tuple[int, int, int]]:
-    """Windows of ``frames``: where each begins, and the first frame to keep, and the one after."""
-    if total < frames:
-        raise ValueError(f"{total} frames are fewer than a window's {frames}")
-    stop = 0
-    while stop < total:
-        start, first = stop, min(max(stop - context, 0), total - frames)
-        last = first + frames
-        stop = total if last == total else last - context
-        yield first, start, stop
+    return run

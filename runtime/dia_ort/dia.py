@@ -15,7 +15,13 @@ from dia_ort.artifacts import Artifact, check_unchanged, find_artifact
 from dia_ort.audio import Audio, AudioChunk, prepare_audio
 from dia_ort.buffers import Value
 from dia_ort.checks import check_threads, check_whole
-from dia_ort.codec import CHUNK_FRAMES, check_codes, decode_codes, encode_samples
+from dia_ort.codec import (
+    CHUNK_FRAMES,
+    check_codes,
+    check_context,
+    decode_codes,
+    encode_samples,
+)
 from dia_ort.config import GenerationConfig, check_config
 from dia_ort.decoder import DecoderBatch, few_sizes, slot_bytes
 from dia_ort.errors import (
@@ -26,9 +32,9 @@ from dia_ort.errors import (
     warn_caller,
 )
 from dia_ort.generation import Utterance
-from dia_ort.graphs import DAC_DECODER, DAC_ENCODER, DECODER, ENCODER, GraphName
+from dia_ort.graphs import DECODER, ENCODER, GraphName
 from dia_ort.manifest import GraphInfo, Manifest
-from dia_ort.placement import choose_file, open_codec, open_graph, place
+from dia_ort.placement import choose_file, open_dac_decoder, open_dac_encoder, open_graph, place
 from dia_ort.providers import Provider, resolve_provider
 from dia_ort.scheduler import Request, Scheduler
 from dia_ort.script import find_marks, fix_tags
@@ -59,7 +65,7 @@ class Dia:
         # On the CPU it takes 0.4 GB, and 0.06 s to open it again for the next script.
         self._encoder = None if self._encoder_place[0] == "cpu" else encoder
         self._decoder = self._open(self._decoder_info)
-        self._dac_decoder = open_codec(artifact, DAC_DECODER, provider, threads)
+        self._dac_decoder = open_dac_decoder(artifact, provider, threads)
         self._idle_decoder: deque[DecoderBatch] = deque(maxlen=1)  # kept from call to call
 
     @classmethod
@@ -260,25 +266,33 @@ class Dia:
         return self.start(text, config, voice).astream(chunk_frames)
 
     def decode_codes(
-        self, codes: NDArray[np.integer], *, on_window: Callable[[], None] | None = None
+        self,
+        codes: NDArray[np.integer],
+        context: tuple[int, int] = (0, 0),
+        *,
+        on_window: Callable[[], None] | None = None,
     ) -> NDArray[np.float32]:
         """Codes, (frames, channels), to mono samples, (frames * hop_length,).
 
         Args:
             codes: Of this model's codec.
+            context: How many frames at the beginning and at the end are there for their neighbours
+                alone, and are not to be heard: ``CodecSpec.context_frames`` of either make a part
+                of a speech sound as it does in the whole.
             on_window: Called before every 256 frames; what it raises ends the decoding.
 
         Raises:
             InvalidAudioError: They are no codes of this model's codec.
+            InvalidConfigError: The context is no two numbers of them.
         """
-        codec = self.manifest.codec
+        codec, checked = self.manifest.codec, check_codes(codes, self.manifest.codec)
 
-        def run(window: NDArray[np.int64]) -> NDArray[np.float32]:
+        def run(*parts: NDArray[np.int64]) -> NDArray[np.float32]:
             if on_window:
                 on_window()
-            return self._dac_decoder(window)
+            return self._dac_decoder(*parts)
 
-        return decode_codes(run, check_codes(codes, codec), codec)
+        return decode_codes(run, checked, codec, check_context(context, len(checked)))
 
     def encode_audio(self, samples: NDArray[Any], sample_rate: int) -> NDArray[np.int64]:
         """Samples to codes, (frames, channels), for a :class:`Voice`.
@@ -443,7 +457,7 @@ class Dia:
     def _dac_encoder(self) -> Callable[[NDArray[Any]], NDArray[Any]]:
         """The DAC encoder; only voices need it, so it is loaded when the first one is made."""
         return self._open_later(
-            partial(open_codec, self.artifact, DAC_ENCODER, self.provider, self._threads)
+            partial(open_dac_encoder, self.artifact, self.provider, self._threads)
         )
 
     def _open_later(self, call: Callable[[], T]) -> T:

@@ -316,13 +316,14 @@ class _Worker(threading.Thread):
     def cancel(self, request: Request) -> None:
         self.inbox.put(partial(_Worker._cancel, request=request))
 
-    def decode(self, codes: NDArray[np.int64]) -> Future[NDArray[np.float32]]:
+    def decode(
+        self, codes: NDArray[np.int64], context: tuple[int, int] = (0, 0)
+    ) -> Future[NDArray[np.float32]]:
+        decode = partial(self._dia.decode_codes, codes, context)
         try:
-            return self._decoding.submit(
-                self._dia.decode_codes, codes, on_window=self._refuse_if_aborted
-            )
+            return self._decoding.submit(decode, on_window=self._refuse_if_aborted)
         except RuntimeError:  # the engine was closed, or the main thread has ended
-            return _in_a_thread(partial(self._dia.decode_codes, codes))
+            return _in_a_thread(decode)
 
     def _refuse_if_aborted(self) -> None:
         if self._aborted:

@@ -168,10 +168,18 @@ def decoder_graph(model: ModelSpec, dtype: str, cache_dtype: str | None = None) 
 
 
 def dac_decoder_graph(codec: CodecSpec) -> GraphSpec:
-    """Codes to audio, ``hop_length`` samples a frame."""
+    """Codes to audio, ``hop_length`` samples a frame.
+
+    Where there are neighbours ``before`` and ``after``, ``context_frames`` of them on that side
+    make the audio what it is in the whole; where there are none, the whole begins or ends.
+    """
+
+    def codes(name: str, frames: str) -> TensorSpec:
+        return TensorSpec(name, "int64", ("batch", codec.num_codebooks, frames))
+
     return GraphSpec(
         DAC_DECODER,
-        inputs=(TensorSpec("codes", "int64", ("batch", codec.num_codebooks, "frames")),),
+        inputs=(codes("before", "before"), codes("codes", "frames"), codes("after", "after")),
         outputs=(TensorSpec("audio", "float32", ("batch", 1, "samples")),),
     )
 

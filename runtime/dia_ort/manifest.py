@@ -28,7 +28,8 @@ from dia_ort.graphs import (
 
 MANIFEST_NAME = "manifest.json"
 FORMAT: Final = "dia-ort"
-VERSION = 1
+VERSION = 2
+"""Of the manifest and of the graphs that it names: another interface is another version."""
 
 Compute = Literal["float32", "float16", "bfloat16"]
 Attention = Literal["fused", "standard"]
@@ -162,7 +163,7 @@ def read_manifest(folder: Path) -> Manifest:
 
     Raises:
         ArtifactNotFoundError: There is no manifest.
-        UnsupportedVersionError: A newer dia-ort wrote it.
+        UnsupportedVersionError: A newer dia-ort wrote it, or an older one.
         ArtifactError: It is not what a manifest must be; the message lists the keys.
     """
     path = folder / MANIFEST_NAME
@@ -182,7 +183,7 @@ def parse_manifest(text: str, where: str = MANIFEST_NAME) -> Manifest:
     """Parse and check a manifest's JSON; ``where`` names it in errors.
 
     Raises:
-        UnsupportedVersionError: A newer dia-ort wrote it.
+        UnsupportedVersionError: A newer dia-ort wrote it, or an older one.
         ArtifactError: It is not what a manifest must be.
     """
     try:
@@ -202,6 +203,11 @@ def parse_manifest(text: str, where: str = MANIFEST_NAME) -> Manifest:
         raise UnsupportedVersionError(
             f"{where} has format version {version}, and this dia-ort reads up to {VERSION}. "
             "Upgrade dia-ort (pip install -U dia-ort), or export the model again."
+        )
+    if version < VERSION:
+        raise UnsupportedVersionError(
+            f"{where} has format version {version}, of an older dia-ort, and this one reads "
+            f"{VERSION}: export the model again."
         )
     manifest: Manifest = _parse(Manifest, raw, where, "")
     _check(manifest, where)

@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 
 from dia_ort import coreml
 from dia_ort.artifacts import Artifact
+from dia_ort.codec import RunDecoder, RunEncoder
 from dia_ort.errors import ProviderError
-from dia_ort.graphs import DECODER, ENCODER, GraphName
+from dia_ort.graphs import DAC_DECODER, DAC_ENCODER, DECODER, ENCODER, GraphName
 from dia_ort.manifest import GraphInfo, Manifest
 from dia_ort.providers import Provider, open_session
 
@@ -98,12 +99,24 @@ def open_graph(
         return open_session(path, spec, where, threads, prepack=prepack)
 
 
-def open_codec(
-    artifact: Artifact, graph: GraphName, provider: Provider, threads: int | None
-) -> Callable[[NDArray[Any]], NDArray[Any]]:
-    """One of the codec's graphs as a function: codes to audio, or audio to codes.
+def open_dac_decoder(artifact: Artifact, provider: Provider, threads: int | None) -> RunDecoder:
+    """Codes to audio, as a function."""
+    plain, static = _open_codec(artifact, DAC_DECODER, provider, threads)
+    return coreml.decode_in_windows(plain, static, artifact.manifest.codec) if static else plain
 
-    CoreML wants fixed sizes, so it runs windows of one length; what is shorter runs on the CPU.
+
+def open_dac_encoder(artifact: Artifact, provider: Provider, threads: int | None) -> RunEncoder:
+    """Audio to codes, as a function."""
+    plain, static = _open_codec(artifact, DAC_ENCODER, provider, threads)
+    return coreml.encode_in_windows(plain, static, artifact.manifest.codec) if static else plain
+
+
+def _open_codec(
+    artifact: Artifact, graph: GraphName, provider: Provider, threads: int | None
+) -> tuple[Callable[..., NDArray[Any]], Callable[..., NDArray[Any]] | None]:
+    """One of the codec's graphs, and its static variant if CoreML runs it.
+
+    CoreML wants fixed sizes, so it runs windows of one length; what they leave runs on the CPU.
     """
     manifest = artifact.manifest
     info = choose_file(manifest, graph, provider)
@@ -111,7 +124,7 @@ def open_codec(
     plain = Provider("cpu") if where.name == "coreml" else where
     run = _runner(open_graph(artifact, info, plain, threads), provider.alone)
     if where is plain:
-        return run
+        return run, None
     folder = coreml.cache_folder()
     static = coreml.static_graph(
         artifact.folder / info.file, coreml.static_sizes(graph, manifest), folder
@@ -119,17 +132,15 @@ def open_codec(
     options = {**coreml.provider_options(folder), **where.options}
     spec = coreml.static_spec(manifest.spec(info), manifest)
     session = open_session(static, spec, replace(where, options=options), threads)
-    return coreml.in_windows(run, _runner(session, provider.alone), graph, manifest.codec)
+    return run, _runner(session, provider.alone)
 
 
-def _runner(
-    session: Any, lock: AbstractContextManager[Any]
-) -> Callable[[NDArray[Any]], NDArray[Any]]:
-    name = session.get_inputs()[0].name
+def _runner(session: Any, lock: AbstractContextManager[Any]) -> Callable[..., NDArray[Any]]:
+    names = [value.name for value in session.get_inputs()]
 
-    def run(data: NDArray[Any]) -> NDArray[Any]:
+    def run(*inputs: NDArray[Any]) -> NDArray[Any]:
         with lock:
-            result: NDArray[Any] = session.run(None, {name: data})[0]
+            result: NDArray[Any] = session.run(None, dict(zip(names, inputs, strict=True)))[0]
         return result
 
     return run

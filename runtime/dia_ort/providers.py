@@ -63,7 +63,7 @@ _lock = threading.RLock()
 
 # What onnxruntime leaves on the CPU on purpose: arithmetic with shapes.
 _SHAPE_OPERATORS = {
-    *("Add", "Cast", "Concat", "Div", "Gather", "Mul", "Range"),
+    *("Add", "Cast", "Clip", "Concat", "Div", "Gather", "Mul", "Range"),
     *("Reshape", "Shape", "Slice", "Squeeze", "Sub", "Unsqueeze"),
 }
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dia_ort.audio import Audio, AudioChunk, FinishReason
-from dia_ort.codec import CHUNK_FRAMES, ChunkWindow, ChunkWindows
+from dia_ort.codec import CHUNK_FRAMES, ChunkWindow, ChunkWindows, Codes
 from dia_ort.errors import EngineClosedError, GenerationCancelledError
 from dia_ort.generation import Utterance
 from dia_ort.graphs import CodecSpec
@@ -19,8 +19,9 @@ from dia_ort.waiting import as_completed
 
 T = TypeVar("T")
 
-Decode = Callable[[NDArray[np.int64]], Future[NDArray[np.float32]]]
-"""Codes, (frames, channels), to their samples, in another thread."""
+Decode = Callable[[Codes, tuple[int, int]], Future[NDArray[np.float32]]]
+"""Codes, (frames, channels), to their samples, in another thread; the context is as in
+:meth:`dia_ort.Dia.decode_codes`."""
 
 
 class Progress:
@@ -143,10 +144,11 @@ class AudioStream(Stream[AudioChunk]):
             if self._window is None:
                 return self._progress.ended.result() if ended else change  # raises if it failed
         if self._samples is None or self._samples.cancelled():  # with the task that waited for it
-            self._samples = self._decode(_codes(self._progress.utterance, self._window))
+            codes = _codes(self._progress.utterance, self._window)
+            self._samples = self._decode(codes, self._window.context)
         if not self._samples.done():
             return self._samples
-        chunk = self._window.cut(self._samples.result())
+        chunk = self._window.chunk(self._samples.result())
         self._window = self._samples = None
         return chunk
 
@@ -162,7 +164,7 @@ class Generation:
         self,
         utterance: Utterance,
         steps: Iterator[None],
-        decode: Callable[[NDArray[np.int64]], NDArray[np.float32]],
+        decode: Callable[[Codes, tuple[int, int]], NDArray[np.float32]],
         codec: CodecSpec,
     ) -> None:
         self._utterance = utterance
@@ -202,7 +204,7 @@ class Generation:
         utterance = self._utterance
         for _ in chain(self._steps, [None]):
             while window := windows.next(utterance.num_frames, ended=utterance.done):
-                yield window.cut(self._decode(_codes(utterance, window)))
+                yield window.chunk(self._decode(_codes(utterance, window), window.context))
             yield None
 
     @property
@@ -226,10 +228,10 @@ class Generation:
         Raises:
             InvalidConfigError: It is not finished; decode :attr:`codes` instead.
         """
-        return self._utterance.audio(self._decode(self.codes), self._codec.sample_rate)
+        return self._utterance.audio(self._decode(self.codes, (0, 0)), self._codec.sample_rate)
 
 
-def _codes(utterance: Utterance, window: ChunkWindow) -> NDArray[np.int64]:
+def _codes(utterance: Utterance, window: ChunkWindow) -> Codes:
     """What a chunk is decoded from, (frames, channels)."""
     return utterance.codes_from(window.first)[: window.last - window.first]
 

@@ -54,6 +54,11 @@ LEFT = {
 }
 
 
+CODES = dict.fromkeys(("before", "codes", "after"), 1024)
+TOPS = {"tokens": 200, "seqlens_k": 40, "text_lengths": 12, **CODES}
+"""What the whole numbers in the graphs' inputs stay below."""
+
+
 @pytest.fixture(scope="module")
 def static(exported, tmp_path_factory):
     """The static variant of a graph, with the shapes of all its values."""
@@ -136,7 +141,7 @@ def test_static_variants_compute_the_same(exported, tmp_path, graph):
     for tensor in artifact.manifest.spec(info).inputs:
         shape = [sizes.get(axis, axis) for axis in tensor.axes]
         feed[tensor.name] = random.normal(size=shape).astype(tensor.dtype)
-    for name, top in (("tokens", 200), ("codes", 1024), ("seqlens_k", 40), ("text_lengths", 12)):
+    for name, top in TOPS.items():
         if name in feed:
             feed[name] = random.integers(1, top, feed[name].shape).astype(feed[name].dtype)
     path = artifact.folder / info.file

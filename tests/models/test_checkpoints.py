@@ -227,7 +227,7 @@ def test_descript(tmp_path):
     codes = torch.randint(0, 16, (2, 2, 5))
     with torch.no_grad():
         expected = model.decode(model.quantizer.from_codes(codes)[0])
-        torch.testing.assert_close(decoder(codes), expected, rtol=0, atol=1e-5)
+        torch.testing.assert_close(decoder.whole(codes), expected, rtol=0, atol=1e-5)
     assert open_dac(tmp_path).files == (path,)
 
 

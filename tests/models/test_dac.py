@@ -106,7 +106,7 @@ def test_decode_equals_transformers(config):
     _, decoder, weights = build(config)
     codes = random_codes(config)
     expected = transformers_model(config, weights).decode(audio_codes=codes).audio_values
-    torch.testing.assert_close(decoder(codes)[:, 0], expected, rtol=0, atol=1e-5)
+    torch.testing.assert_close(decoder.whole(codes)[:, 0], expected, rtol=0, atol=1e-5)
 
 
 def test_encode_equals_transformers(config):
@@ -122,7 +122,7 @@ def test_decode_equals_descript(config):
     codes = random_codes(config)
     model = descript_model(config, weights)
     expected = model.decode(model.quantizer.from_codes(codes)[0])
-    torch.testing.assert_close(decoder(codes), expected, rtol=0, atol=1e-5)
+    torch.testing.assert_close(decoder.whole(codes), expected, rtol=0, atol=1e-5)
 
 
 def test_encode_equals_descript(config):
@@ -150,7 +150,7 @@ def test_codes_are_the_nearest_in_angle(config):
 @pytest.mark.parametrize("frames", [1, 2, 50])
 def test_frames_and_samples_line_up(config, frames):
     encoder, decoder, _ = build(config)
-    audio = decoder(random_codes(config, batch=3, frames=frames))
+    audio = decoder.whole(random_codes(config, batch=3, frames=frames))
     assert audio.shape == (3, 1, frames * config.hop_length)
     codes = encoder(audio)
     assert codes.shape == (3, config.num_codebooks, frames)
@@ -160,8 +160,8 @@ def test_frames_and_samples_line_up(config, frames):
 def test_rows_of_a_batch_do_not_mix(config):
     _, decoder, _ = build(config)
     codes = random_codes(config, batch=3)
-    rows = torch.cat([decoder(row[None]) for row in codes])
-    torch.testing.assert_close(decoder(codes), rows, rtol=0, atol=1e-5)
+    rows = torch.cat([decoder.whole(row[None]) for row in codes])
+    torch.testing.assert_close(decoder.whole(codes), rows, rtol=0, atol=1e-5)
 
 
 def test_a_frame_is_heard_as_far_as_the_context_and_no_farther(config):
@@ -170,9 +170,24 @@ def test_a_frame_is_heard_as_far_as_the_context_and_no_farther(config):
     decoder, codes, context = decoder.double(), random_codes(config, 1, 41), context_frames(config)
     changed = codes.clone()
     changed[..., 20] = (changed[..., 20] + 1) % config.codebook_size
-    difference = (decoder(changed) - decoder(codes)).reshape(41, config.hop_length)
+    difference = (decoder.whole(changed) - decoder.whole(codes)).reshape(41, config.hop_length)
     heard = difference.any(dim=1).nonzero()
     assert (20 - heard.min(), heard.max() - 20) == (context, context)
+
+
+@pytest.mark.parametrize("before", [0, 1, 5, 20])
+@pytest.mark.parametrize("after", [0, 2, 20])
+def test_of_context_no_more_is_computed_than_is_heard(config, before, after):
+    _, decoder, _ = build(config)
+    decoder, codes, hop = decoder.double(), random_codes(config, 1, 41), config.hop_length
+    parts = codes.split([before, 41 - before - after, after], dim=-1)
+    whole = decoder.whole(codes)[..., before * hop : (41 - after) * hop]
+    torch.testing.assert_close(decoder(*parts), whole, rtol=0, atol=1e-12)
+    reaches = decoder.decoder.reaches
+    if before == 20 or after == 20:
+        for block in range(len(reaches)):  # and no step too many is kept
+            decoder.decoder.reaches = [reach - (i == block) for i, reach in enumerate(reaches)]
+            assert (decoder(*parts) - whole).abs().max() > 1e-9
 
 
 def test_a_frame_is_encoded_from_the_context_and_no_more(config):
@@ -190,7 +205,7 @@ def test_a_frame_is_encoded_from_the_context_and_no_more(config):
 
 def test_random_codec_is_lively():
     encoder, decoder, _ = build(TINY_DAC)
-    audio = decoder(random_codes(TINY_DAC, frames=100))
+    audio = decoder.whole(random_codes(TINY_DAC, frames=100))
     assert 0.03 < audio.std() < 0.4
     codes = encoder(random_audio(TINY_DAC, batch=1, frames=200))[0]
     assert all(len(stage.unique()) > 30 for stage in codes)

@@ -18,6 +18,7 @@ from dia_ort.artifacts import (
     models_folder,
 )
 from dia_ort.errors import ArtifactError, ArtifactNotFoundError, DiaError, UnsupportedVersionError
+from dia_ort.manifest import VERSION
 from support.artifacts import copy_demo, edit_manifest, list_again
 
 FILES = sorted(find_artifact("demo").manifest.files)
@@ -107,7 +108,7 @@ def test_a_folder_of_something_else_does_not_hide_a_name(home):
 def test_broken_models_are_not_listed_but_say_why(home):
     linked_demo(home / "newer")
     with edit_manifest(home / "newer") as manifest:
-        manifest["version"] = 2
+        manifest["version"] = VERSION + 1
     (home / "empty").mkdir()
     linked_demo(home / ".hidden.x1y2.partial")
     linked_demo(home / ".hidden.x1y2.old")

@@ -20,8 +20,8 @@ from dia_ort.buffers import (
 from dia_ort.copies import Gatherer, Mover, reserve
 from dia_ort.decoder import DecoderBatch
 from dia_ort.errors import ProviderError
-from dia_ort.graphs import DAC_DECODER, ENCODER
-from dia_ort.placement import open_codec
+from dia_ort.graphs import ENCODER
+from dia_ort.placement import open_dac_decoder
 from dia_ort.providers import Provider, onnxruntime, open_session
 from dia_ort.sampling import SamplingParams
 from dia_ort.scheduler import PREFILL_STEPS
@@ -294,9 +294,9 @@ def test_scripts_of_similar_length_share_a_captured_graph(on_device):
 
 
 def test_the_codec_waits_for_a_step_that_may_be_captured():
-    decode = open_codec(find_artifact("demo"), DAC_DECODER, CAPTURING, None)
+    decode = open_dac_decoder(find_artifact("demo"), CAPTURING, None)
     codes = np.zeros((1, 9, 3), np.int64)
-    decoding = threading.Thread(target=decode, args=(codes,))
+    decoding = threading.Thread(target=decode, args=(codes, codes, codes))
     with CAPTURING.alone:
         decoding.start()
         decoding.join(0.2)

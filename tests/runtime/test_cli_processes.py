@@ -55,9 +55,9 @@ from dia_ort.dia import Dia
 
 decode, press = Dia.decode_codes, CtrlC._press
 
-def decode_codes(self, codes, **_):
+def decode_codes(self, codes, context):
     if len(codes) < 32:
-        return decode(self, codes)
+        return decode(self, codes, context)
     print("decoding", file=sys.stderr, flush=True)
     time.sleep(60)
 

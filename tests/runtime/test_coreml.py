@@ -11,12 +11,14 @@ from dia_ort.artifacts import find_artifact
 from dia_ort.coreml import (
     LARGEST_AXIS,
     cache_folder,
+    decode_in_windows,
+    decoder_window,
+    encode_in_windows,
+    encoder_window,
     placement,
     provider_options,
-    run_in_windows,
     static_graph,
     static_sizes,
-    window_frames,
 )
 from dia_ort.errors import ArtifactError, ProviderError
 from dia_ort.graphs import DAC_DECODER, DAC_ENCODER, DECODER, ENCODER, GRAPH_NAMES
@@ -24,6 +26,7 @@ from dia_ort.providers import available_providers, onnxruntime, session_options
 
 DEMO = find_artifact("demo")
 MANIFEST, CODEC = DEMO.manifest, DEMO.manifest.codec
+SIZES = {"batch": 1, "before": 10, "frames": 21, "after": 10}
 STANDARD = dataclasses.replace(MANIFEST, attention="standard")
 
 
@@ -72,8 +75,10 @@ def test_sizes_are_of_the_graphs_inputs():
 def test_codecs_whose_windows_would_be_all_context():
     hop = LARGEST_AXIS // (2 * CODEC.context_frames)
     with pytest.raises(ProviderError, match=r"windows of 20 frames .* take --provider cpu"):
-        window_frames(dataclasses.replace(CODEC, hop_length=hop))
-    assert window_frames(dataclasses.replace(CODEC, hop_length=hop - 50)) == 21
+        encoder_window(dataclasses.replace(CODEC, hop_length=hop))
+    assert encoder_window(dataclasses.replace(CODEC, hop_length=hop - 50)) == 21
+    with pytest.raises(ProviderError, match=r"windows of 1 frames .* take --provider cpu"):
+        decoder_window(dataclasses.replace(CODEC, hop_length=LARGEST_AXIS))
 
 
 # Static variants
@@ -81,16 +86,20 @@ def test_codecs_whose_windows_would_be_all_context():
 
 def test_a_variant_stands_alone(tmp_path):
     copy = shutil.copytree(DEMO.folder, tmp_path / "copy")
-    path = static_graph(copy / "dac_decoder.onnx", {"batch": 1, "frames": 21}, tmp_path / "cache")
+    path = static_graph(copy / "dac_decoder.onnx", SIZES, tmp_path / "cache")
     assert [file.name for file in (tmp_path / "cache").iterdir()] == [path.name]
     shutil.rmtree(copy)
-    codes = np.random.default_rng(0).integers(0, 1024, (1, 9, 21))
+    random = np.random.default_rng(0)
+    codes = {
+        name: random.integers(0, 1024, (1, 9, frames))
+        for name, frames in (("before", 10), ("codes", 21), ("after", 10))
+    }
     session = open_graph(path)
-    assert session.get_inputs()[0].shape == [1, 9, 21]
+    assert [value.shape for value in session.get_inputs()] == [[1, 9, n] for n in (10, 21, 10)]
     assert session.get_outputs()[0].shape == [1, 1, 21 * CODEC.hop_length]
     np.testing.assert_allclose(
-        session.run(None, {"codes": codes})[0],
-        open_graph(file_of(DAC_DECODER)).run(None, {"codes": codes})[0],
+        session.run(None, codes)[0],
+        open_graph(file_of(DAC_DECODER)).run(None, codes)[0],
         rtol=0,
         atol=1e-5,
     )
@@ -98,7 +107,7 @@ def test_a_variant_stands_alone(tmp_path):
 
 def test_some_axes_may_stay_free(tmp_path):
     path = static_graph(file_of(DAC_DECODER), {"batch": 1}, tmp_path)
-    assert open_graph(path).get_inputs()[0].shape == [1, 9, "frames"]
+    assert open_graph(path).get_inputs()[1].shape == [1, 9, "frames"]
 
 
 def test_a_variant_is_made_once(tmp_path, monkeypatch):
@@ -108,7 +117,7 @@ def test_a_variant_is_made_once(tmp_path, monkeypatch):
     monkeypatch.setattr(coreml, "_write_static", lambda *a: made.append(a) or write(*a))
 
     def get(frames=21):
-        return static_graph(copy / "dac_decoder.onnx", {"batch": 1, "frames": frames}, tmp_path)
+        return static_graph(copy / "dac_decoder.onnx", {**SIZES, "frames": frames}, tmp_path)
 
     first = get()
     assert get() == first
@@ -150,35 +159,65 @@ def codec_runs(tmp_path_factory):
     """By graph: it in its static variant, and as it was exported."""
     cache = tmp_path_factory.mktemp("cache")
 
+    def runner(path):
+        session = open_graph(path)
+        names = [value.name for value in session.get_inputs()]
+        return lambda *inputs: session.run(None, dict(zip(names, inputs, strict=True)))[0]
+
     def pair(graph):
-        name = MANIFEST.spec(MANIFEST.find(graph, "float32")).inputs[0].name
-        paths = (
-            static_graph(file_of(graph), static_sizes(graph, MANIFEST), cache),
-            file_of(graph),
-        )
-        sessions = map(open_graph, paths)
-        return [lambda data, s=session: s.run(None, {name: data})[0] for session in sessions]
+        static = static_graph(file_of(graph), static_sizes(graph, MANIFEST), cache)
+        return runner(static), runner(file_of(graph))
 
     return {graph: pair(graph) for graph in (DAC_DECODER, DAC_ENCODER)}
 
 
-@pytest.mark.parametrize("frames", [32, 33, 44, 45, 100])
-def test_windows_decode_to_the_whole(codec_runs, frames):
-    window, whole = codec_runs[DAC_DECODER]
-    codes = np.random.default_rng(frames).integers(0, CODEC.codebook_size, (1, 9, frames))
-    audio = run_in_windows(window, codes, CODEC, (1, CODEC.hop_length))
-    np.testing.assert_allclose(audio, whole(codes), rtol=0, atol=1e-5)
+def count_frames(run, counts, hop=1):
+    """Note how many frames of audio or codes each run gives."""
+
+    def counting(*inputs):
+        result = run(*inputs)
+        counts.append(result.shape[-1] // hop)
+        return result
+
+    return counting
 
 
-@pytest.mark.parametrize("frames", [32, 40, 87])
-def test_windows_encode_to_the_whole(codec_runs, frames):
+@pytest.mark.parametrize(
+    ("context", "frames", "windows"),
+    [
+        ((10, 10), 30, 0),  # fewer than a window
+        ((10, 10), 31, 1),
+        ((10, 10), 32, 2),
+        ((10, 10), 70, 3),
+        ((0, 0), 50, 0),  # 30 of them have the whole context
+        ((0, 0), 51, 1),
+        ((0, 10), 41, 1),
+        ((10, 3), 38, 1),
+        ((12, 14), 62, 2),
+    ],
+)
+def test_windows_decode_to_the_whole(codec_runs, context, frames, windows):
+    static, plain = codec_runs[DAC_DECODER]
+    random = np.random.default_rng(frames)
+    sizes = (context[0], frames, context[1])
+    parts = [random.integers(0, CODEC.codebook_size, (1, 9, n)) for n in sizes]
+    counts = []
+    decode = decode_in_windows(plain, count_frames(static, counts, CODEC.hop_length), CODEC)
+    np.testing.assert_allclose(decode(*parts), plain(*parts), rtol=0, atol=1e-5)
+    assert counts == [31] * windows
+
+
+@pytest.mark.parametrize(("frames", "windows"), [(31, 0), (32, 1), (40, 2), (87, 6)])
+def test_windows_encode_to_the_whole(codec_runs, frames, windows):
     """But for near-ties that rounding breaks the other way; here there are none."""
-    window, whole = codec_runs[DAC_ENCODER]
+    static, plain = codec_runs[DAC_ENCODER]
     shape = (1, 1, frames * CODEC.hop_length)
     audio = np.tanh(np.cumsum(np.random.default_rng(frames).normal(0, 0.02, shape), axis=-1))
     audio = audio.astype(np.float32)
-    codes = run_in_windows(window, audio, CODEC, (CODEC.hop_length, 1))
-    np.testing.assert_array_equal(codes, whole(audio))
+    counts = []
+    codes = encode_in_windows(plain, count_frames(static, counts), CODEC)(audio)
+    np.testing.assert_array_equal(codes, plain(audio))
+    assert counts == [32] * windows
 
 
 @pytest.mark.skipif("coreml" not in available_providers(), reason="only macOS has CoreML")
@@ -188,20 +227,18 @@ def test_coreml_computes_the_same(codec_runs, tmp_path, graph):
     chain = [("CoreMLExecutionProvider", provider_options(tmp_path))]
     session = onnxruntime().InferenceSession(str(path), session_options(), providers=chain)
     assert session.get_providers()[0] == "CoreMLExecutionProvider"
-    name, shape = session.get_inputs()[0].name, session.get_inputs()[0].shape
     random = np.random.default_rng(0)
     if graph == DAC_DECODER:
-        data = random.integers(0, CODEC.codebook_size, shape)
+        inputs = {
+            value.name: random.integers(0, CODEC.codebook_size, value.shape)
+            for value in session.get_inputs()
+        }
     else:
-        data = np.tanh(np.cumsum(random.normal(0, 0.02, shape), axis=-1)).astype(np.float32)
-    have, want = session.run(None, {name: data})[0], codec_runs[graph][1](data)
+        shape = session.get_inputs()[0].shape
+        audio = np.tanh(np.cumsum(random.normal(0, 0.02, shape), axis=-1)).astype(np.float32)
+        inputs = {"audio": audio}
+    have, want = session.run(None, inputs)[0], codec_runs[graph][1](*inputs.values())
     if graph == DAC_DECODER:
         np.testing.assert_allclose(have, want, rtol=0, atol=1e-3)
     else:
         assert (have == want).mean() > 0.99
-
-
-def test_less_than_a_window_is_not_for_it():
-    codes = np.zeros((1, 9, 31), np.int64)
-    with pytest.raises(ValueError, match="31 frames are fewer than a window's 32"):
-        run_in_windows(lambda data: data, codes, CODEC, (1, CODEC.hop_length))

@@ -12,7 +12,6 @@ import pytest
 
 from dia_ort import Dia, GenerationConfig, Voice, checks, providers
 from dia_ort.artifacts import find_artifact
-from dia_ort.codec import decode_codes
 from dia_ort.errors import (
     ArtifactError,
     ArtifactNotFoundError,
@@ -458,35 +457,3 @@ def test_stereo_is_the_mean_of_its_channels(dia, voice):
 def test_audio_that_is_refused(dia, samples, rate, message):
     with pytest.raises(InvalidAudioError, match=message):
         dia.encode_audio(samples, rate)
-
-
-@pytest.mark.parametrize(
-    ("codes", "message"),
-    [
-        (np.zeros((5, 8), int), r"codes have the shape \(5, 8\)"),
-        (np.zeros(9, int), r"codes have the shape \(9,\)"),
-        (np.zeros((5, 9)), "codes are float64"),
-        (np.full((5, 9), -1), "codes reach from -1 to -1"),
-        (np.full((5, 9), 1024), "codes reach from 1024 to 1024"),
-    ],
-)
-def test_codes_that_are_refused(dia, codes, message):
-    with pytest.raises(InvalidAudioError, match=message):
-        dia.decode_codes(codes)
-
-
-def test_no_codes_are_no_samples(dia):
-    assert dia.decode_codes(np.zeros((0, 9), int)).shape == (0,)
-
-
-def test_windows_do_not_show(dia):
-    """Codes decoded in windows sound as if decoded at once."""
-    codes = np.random.default_rng(0).integers(0, 1024, (40, CHANNELS))
-
-    def run(window):
-        return dia._dac_decoder(window)
-
-    whole = run(codes.T[None])[0, 0]
-    for window in (7, 40, 100):
-        windowed = decode_codes(run, codes, dia.manifest.codec, window)
-        assert np.abs(windowed - whole).max() < 1e-5

@@ -163,7 +163,7 @@ def test_stats(dia):
 def test_decoding_audio_holds_nobody_up(dia):
     held = threading.Event()
     decode = dia.decode_codes
-    dia.decode_codes = lambda codes, **_: held.wait(WAIT) and decode(codes)
+    dia.decode_codes = lambda *codes, **_: held.wait(WAIT) and decode(*codes)
     with Engine(dia, max_batch=1) as engine:
         first, second = (engine.submit("[S1] a.", LONG) for _ in range(2))
         codes = np.concatenate(list(second.frames()))
@@ -236,11 +236,11 @@ def test_closing_waits_for_no_audio_that_it_gives_up(dia):
     begun, held, decode = threading.Event(), threading.Event(), dia.decode_codes
     given_up = []
 
-    def decode_two_windows(codes, *, on_window=None):
+    def decode_two_windows(*codes, on_window=None):
         begun.set()
         held.wait(WAIT)
         try:
-            return decode(codes, on_window=on_window)
+            return decode(*codes, on_window=on_window)
         except EngineClosedError as error:
             given_up.append(error)
             raise
@@ -267,9 +267,9 @@ def test_after_closing_tasks_do_not_wait_for_each_others_audio(dia):
         stream = engine.submit("[S1] a.", LONG).audio()
     threads, decode = [], dia.decode_codes
 
-    def note(codes):
+    def note(*codes):
         threads.append(threading.current_thread())
-        return decode(codes)
+        return decode(*codes)
 
     dia.decode_codes = note
 
@@ -394,7 +394,7 @@ def test_chunks_come_before_the_end(dia):
         lengths = []
         decode, dia.decode_codes = (
             dia.decode_codes,
-            lambda codes, **_: lengths.append(len(codes)) or decode(codes),
+            lambda codes, context, **_: lengths.append(len(codes)) or decode(codes, context),
         )
         for chunk in handle.audio((4,)):
             assert chunk.is_last or len(handle.codes) >= 4 + CODEC.context_frames

@@ -191,7 +191,9 @@ def test_files_outside_the_folder(kind, name):
         parse_manifest(json.dumps(manifest))
 
 
-def test_newer_versions_are_told_apart():
+def test_versions_are_told_apart():
+    with pytest.raises(UnsupportedVersionError, match=r"version 1, of an older.* export the model"):
+        parse_manifest(edited("version", 1))
     with pytest.raises(UnsupportedVersionError, match=r"pip install -U dia-ort"):
         parse_manifest(edited("version", VERSION + 1))
     # Whatever else it holds: a newer format may have other keys.
@@ -307,7 +309,7 @@ def mutations(draw):
 @settings(deadline=None)
 @given(VALUES, st.booleans())
 def test_fuzz_any_json(value, framed):
-    frame = {"format": "dia-ort", "version": 1} if framed and isinstance(value, dict) else {}
+    frame = {"format": "dia-ort", "version": VERSION} if framed and isinstance(value, dict) else {}
     reads_or_refuses(json.dumps(value | frame if frame else value))
 
 

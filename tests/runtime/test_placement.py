@@ -9,7 +9,7 @@ from dia_ort import Dia, placement
 from dia_ort.artifacts import find_artifact
 from dia_ort.errors import ProviderError
 from dia_ort.graphs import DAC_DECODER, DAC_ENCODER, DECODER, ENCODER, GRAPH_NAMES
-from dia_ort.placement import choose_file, open_codec, place
+from dia_ort.placement import choose_file, open_dac_decoder, open_dac_encoder, place
 from dia_ort.providers import Provider
 
 DEMO = find_artifact("demo")
@@ -119,8 +119,8 @@ def test_coremls_windows_give_what_one_run_gives(frames, monkeypatch, tmp_path):
     monkeypatch.setattr(placement.coreml, "cache_folder", lambda: tmp_path)
     dia = Dia.load("demo", provider="cpu")
     opened.clear()
-    dia._dac_decoder = open_codec(DEMO, DAC_DECODER, Provider("coreml"), None)
-    dia._dac_encoder = open_codec(DEMO, DAC_ENCODER, Provider("coreml"), None)
+    dia._dac_decoder = open_dac_decoder(DEMO, Provider("coreml"), None)
+    dia._dac_encoder = open_dac_encoder(DEMO, Provider("coreml"), None)
     assert opened == ["cpu", "coreml"] * 2
     codes = np.random.default_rng(0).integers(0, 1024, (frames, 9))
     plain = Dia.load("demo", provider="cpu")

@@ -48,7 +48,7 @@ def decode_windows(decode, codes, windows, arrivals=()):
     for new in [*arrivals, len(codes)]:
         frames = min(frames + new, len(codes))
         while window := windows.next(frames, ended=frames == len(codes)):
-            yield window.cut(decode(codes[window.first : min(window.last, frames)]))
+            yield window.chunk(decode(codes[window.first : window.last], window.context))
 
 
 def is_free(dia):
@@ -71,9 +71,9 @@ def test_windows_are_the_whole_and_have_bounds(frames, chunk_frames, arrivals):
     codes = np.random.default_rng(frames).integers(0, 24, (frames, 3))
     lengths = []
 
-    def decode(window):
+    def decode(window, context):
         lengths.append(len(window))
-        return HashDia.decode_codes(None, window)
+        return HashDia.decode_codes(None, window, context)
 
     chunks = list(decode_windows(decode, codes, ChunkWindows(CODEC, chunk_frames), arrivals))
     assert np.array_equal(joined(chunks), HashDia.decode_codes(None, codes))

@@ -150,14 +150,15 @@ class HashDia(Dia):
     def encode_tokens(self, tokens):
         return encode(tokens)
 
-    def decode_codes(self, codes, *, on_window=None):
+    def decode_codes(self, codes, context=(0, 0), *, on_window=None):
         """Samples that depend on as many frames as the codec's context is long."""
         if on_window:
             on_window()
-        context, hop = CODEC.context_frames, CODEC.hop_length
-        padded = np.pad(codes.sum(axis=1), context)
-        sums = np.convolve(padded, np.arange(1, 2 * context + 2), "valid")
-        return np.repeat(sums if len(codes) else [], hop).astype(np.float32)
+        reach, hop = CODEC.context_frames, CODEC.hop_length
+        padded = np.pad(codes.sum(axis=1), reach)
+        sums = np.convolve(padded, np.arange(1, 2 * reach + 2), "valid")
+        heard = sums[context[0] : len(codes) - context[1]] if len(codes) else []
+        return np.repeat(heard, hop).astype(np.float32)
 
 
 class SlowDia(HashDia):

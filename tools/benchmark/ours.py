@@ -122,8 +122,9 @@ def dac_decode(settings: Settings, folder: Path) -> dict[str, Any]:
     spec = artifact.manifest.spec(info)
     session = open_session(folder / info.file, spec, resolve_provider("cpu"), settings.threads)
 
-    def run(window: NDArray[np.int64]) -> NDArray[np.float32]:
-        samples: NDArray[np.float32] = session.run(None, {"codes": window})[0]
+    def run(*parts: NDArray[np.int64]) -> NDArray[np.float32]:
+        inputs = dict(zip(("before", "codes", "after"), parts, strict=True))
+        samples: NDArray[np.float32] = session.run(None, inputs)[0]
         return samples
 
     shape = (settings.dac_frames, codec.num_codebooks)

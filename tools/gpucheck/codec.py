@@ -8,8 +8,7 @@ import numpy as np
 
 from dia_ort.artifacts import find_artifact
 from dia_ort.codec import decode_codes
-from dia_ort.graphs import DAC_DECODER
-from dia_ort.placement import open_codec
+from dia_ort.placement import open_dac_decoder
 from dia_ort.providers import resolve_provider
 
 _REPEATS = 3
@@ -41,7 +40,7 @@ def decode(folder: Path, provider: str, variant: str, model: str, frames: int) -
     artifact = find_artifact(folder)
     codec = artifact.manifest.codec
     options = VARIANTS[variant]
-    run = open_codec(artifact, DAC_DECODER, resolve_provider(provider, options), None)
+    run = open_dac_decoder(artifact, resolve_provider(provider, options), None)
     random = np.random.default_rng(0)
     codes = random.integers(0, codec.codebook_size, (frames, codec.num_codebooks))
     timings = []
@@ -71,4 +70,4 @@ def _in_torch(model: str, codes: Any) -> Any:
     module = DacDecoder(dac.config).eval()
     load_weights(module, dac.weights)
     with torch.inference_mode():
-        return module(torch.from_numpy(codes.T[None].copy()))[0, 0].numpy()
+        return module.whole(torch.from_numpy(codes.T[None].copy()))[0, 0].numpy()
