@@ -82,9 +82,13 @@ class DecoderBlock(nn.Module):
             ResidualUnit(channels // 2, dilation) for dilation in _DILATIONS
         )
 
-    def forward(self, x: Tensor) -> Tensor:
+    def stretch(self, x: Tensor) -> Tensor:
         """(batch, channels, time) to (batch, channels / 2, time * stride)."""
-        x = self.conv_t1(self.snake1(x))
+        y: Tensor = self.conv_t1(self.snake1(x))
+        return y
+
+    def refine(self, x: Tensor) -> Tensor:
+        """What :meth:`stretch` gave to the same shape."""
         y: Tensor = self.res_unit3(self.res_unit2(self.res_unit1(x)))
         return y
 
@@ -121,7 +125,7 @@ class WaveDecoder(nn.Module):
         self.conv2 = nn.Conv1d(widths[-1], 1, kernel_size=7, padding=3)
 
     def forward(self, latents: Tensor, before: Tensor, after: Tensor) -> Tensor:
-        """Compute audio, and of its context no more than it depends on, block for block.
+        """Compute audio, and in each block no more of its context than it depends on.
 
         Args:
             latents: (batch, latent_dim, before + frames + after) of float.
@@ -132,10 +136,11 @@ class WaveDecoder(nn.Module):
             (batch, 1, frames * hop_length) of float in -1..1.
         """
         x = self.conv1(latents)
-        for block, rate, reach in zip(self.block, self.rates, self.reaches, strict=True):
-            x, before, after = block(x), before * rate, after * rate
+        blocks = cast("Iterable[DecoderBlock]", self.block)
+        for block, rate, reach in zip(blocks, self.rates, self.reaches, strict=True):
+            x, before, after = block.stretch(x), before * rate, after * rate
             kept_before, kept_after = before.clamp_max(reach), after.clamp_max(reach)
-            x = self.kernels.crop(x, before - kept_before, after - kept_after)
+            x = block.refine(self.kernels.crop(x, before - kept_before, after - kept_after))
             before, after = kept_before, kept_after
         audio = torch.tanh(self.conv2(self.snake1(x)))
         return self.kernels.crop(audio, before, after)
@@ -262,13 +267,13 @@ def context_frames(config: DacConfig) -> int:
 
 
 def _decoder_reaches(config: DacConfig) -> list[int]:
-    """How many steps on either side what follows depends on: of latents, and of each block."""
-    reaches = [3]  # of the last convolution
+    """What audio depends on, on either side: steps of latents, and of what each block stretched."""
+    reaches, reach = [], 3  # of the last convolution
     for stride in reversed(config.decoder_rates):
-        reach = reaches[0] + _UNITS_REACH
-        reaches.insert(0, (reach + stride // 2 - 1) // stride + 1)
-    reaches[0] += 3
-    return reaches
+        reach += _UNITS_REACH
+        reaches.append(reach)
+        reach = (reach + stride // 2 - 1) // stride + 1
+    return [reach + 3, *reversed(reaches)]
 
 
 def _encoder_reach(config: DacConfig) -> int:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from numbers import Integral
 from typing import Any
 
@@ -11,9 +12,19 @@ from numpy.typing import NDArray
 from dia_ort.audio import AudioChunk
 from dia_ort.errors import InvalidAudioError, InvalidConfigError
 from dia_ort.graphs import CodecSpec
+from dia_ort.waiting import for_each
 
 WINDOW_FRAMES = 256
-"""Frames decoded at once. It bounds the memory: three seconds of audio need about 250 MB."""
+"""Frames that a device decodes at once. It bounds the memory, as what follows does on the CPU."""
+
+_THREAD_FRAMES = 32
+"""Frames that a thread decodes at once, in about 55 MB."""
+
+_LEAST_FRAMES = 2
+"""Of those. Each window costs what four frames do besides, for its context."""
+
+MOST_THREADS = 8
+"""That decode on the CPU."""
 
 CHUNK_FRAMES = (4, 8, 16, 32, 64)
 """Frames of a stream's first chunks, so that the first one is there soon; the last repeats."""
@@ -161,35 +172,62 @@ def check_context(context: tuple[int, int], frames: int) -> tuple[int, int]:
     return int(numbers[0]), int(numbers[1])
 
 
-def decode_codes(
-    run: RunDecoder,
-    codes: Codes,
-    codec: CodecSpec,
-    context: tuple[int, int] = (0, 0),
-    window: int = WINDOW_FRAMES,
-) -> NDArray[np.float32]:
-    """Decode codes window by window; equal to decoding them at once, but for rounding.
+class CodesDecoder:
+    """Codes to samples, window by window; equal to decoding them at once, but for rounding.
+
+    On the CPU, windows are decoded side by side, each in one thread: some of onnxruntime's kernels,
+    as Sin, have no more. Their bounds do not depend on how many threads there are, and so neither
+    do the samples.
 
     Args:
         run: The DAC decoder.
-        codes: (frames, codebooks).
         codec: Its shapes.
-        context: Of the frames, how many at the beginning and at the end are neighbours of the
-            others alone.
-        window: Frames of audio per call.
-
-    Returns:
-        float32, (frames * hop_length,), without those of the context.
+        threads: How many decode on the CPU; None: another provider does, one window after another.
     """
-    reach, hop = codec.context_frames, codec.hop_length
-    begin, end = context[0], len(codes) - context[1]
-    samples = np.empty((end - begin) * hop, np.float32)
-    for start in range(begin, end, window):
-        stop = min(start + window, end)
-        parts = codes[max(start - reach, 0) : start], codes[start:stop], codes[stop : stop + reach]
-        audio = run(*(np.ascontiguousarray(part.T[None]) for part in parts))
-        samples[(start - begin) * hop : (stop - begin) * hop] = audio[0, 0]
-    return samples
+
+    def __init__(self, run: RunDecoder, codec: CodecSpec, threads: int | None = None) -> None:
+        self._run = run
+        self._codec = codec
+        self._threads = threads
+
+    def decode(
+        self,
+        codes: Codes,
+        context: tuple[int, int] = (0, 0),
+        on_window: Callable[[], None] | None = None,
+    ) -> NDArray[np.float32]:
+        """Decode codes.
+
+        Args:
+            codes: (frames, codebooks), as :func:`check_codes` gives them.
+            context: As :func:`check_context` gives it: of the frames, how many at the beginning and
+                at the end are neighbours of the others alone.
+            on_window: Called before each window, in whatever thread; what it raises ends it all.
+
+        Returns:
+            float32, (frames * hop_length,), without those of the context.
+        """
+        reach, hop = self._codec.context_frames, self._codec.hop_length
+        begin, end = context[0], len(codes) - context[1]
+        samples = np.empty((end - begin) * hop, np.float32)
+        window = self._window(end - begin)
+
+        def decode_window(start: int) -> None:
+            if on_window:
+                on_window()
+            stop = min(start + window, end)
+            bounds = (max(start - reach, 0), start, stop, stop + reach)
+            parts = (np.ascontiguousarray(codes[a:b].T[None]) for a, b in pairwise(bounds))
+            samples[(start - begin) * hop : (stop - begin) * hop] = self._run(*parts)[0, 0]
+
+        for_each(decode_window, range(begin, end, window), self._threads or 1)
+        return samples
+
+    def _window(self, frames: int) -> int:
+        """Frames of each window: on the CPU, half of what is short, so that two threads have it."""
+        if self._threads is None:
+            return WINDOW_FRAMES
+        return min(_THREAD_FRAMES, max(-(-frames // 2), _LEAST_FRAMES))
 
 
 def encode_samples(run: RunEncoder, samples: NDArray[np.float32], codec: CodecSpec) -> Codes:

@@ -19,7 +19,6 @@ from dia_ort.codec import (
     CHUNK_FRAMES,
     check_codes,
     check_context,
-    decode_codes,
     encode_samples,
 )
 from dia_ort.config import GenerationConfig, check_config
@@ -279,20 +278,15 @@ class Dia:
             context: How many frames at the beginning and at the end are there for their neighbours
                 alone, and are not to be heard: ``CodecSpec.context_frames`` of either make a part
                 of a speech sound as it does in the whole.
-            on_window: Called before every 256 frames; what it raises ends the decoding.
+            on_window: Called before every window of 256 frames, and on the CPU of 32 or fewer, in
+                whatever thread; what it raises ends the decoding.
 
         Raises:
             InvalidAudioError: They are no codes of this model's codec.
             InvalidConfigError: The context is no two numbers of them.
         """
-        codec, checked = self.manifest.codec, check_codes(codes, self.manifest.codec)
-
-        def run(*parts: NDArray[np.int64]) -> NDArray[np.float32]:
-            if on_window:
-                on_window()
-            return self._dac_decoder(*parts)
-
-        return decode_codes(run, checked, codec, check_context(context, len(checked)))
+        checked = check_codes(codes, self.manifest.codec)
+        return self._dac_decoder.decode(checked, check_context(context, len(checked)), on_window)
 
     def encode_audio(self, samples: NDArray[Any], sample_rate: int) -> NDArray[np.int64]:
         """Samples to codes, (frames, channels), for a :class:`Voice`.

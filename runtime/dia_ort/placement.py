@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 from dia_ort import coreml
 from dia_ort.artifacts import Artifact
-from dia_ort.codec import RunDecoder, RunEncoder
+from dia_ort.checks import usable_cpus
+from dia_ort.codec import MOST_THREADS, CodesDecoder, RunEncoder
 from dia_ort.errors import ProviderError
 from dia_ort.graphs import DAC_DECODER, DAC_ENCODER, DECODER, ENCODER, GraphName
 from dia_ort.manifest import GraphInfo, Manifest
@@ -99,14 +100,19 @@ def open_graph(
         return open_session(path, spec, where, threads, prepack=prepack)
 
 
-def open_dac_decoder(artifact: Artifact, provider: Provider, threads: int | None) -> RunDecoder:
-    """Codes to audio, as a function."""
+def open_dac_decoder(artifact: Artifact, provider: Provider, threads: int | None) -> CodesDecoder:
+    """Codes to audio; arguments as in :func:`open_session`."""
+    codec = artifact.manifest.codec
+    if provider.name == "cpu":
+        run, _ = _open_codec(artifact, DAC_DECODER, provider, 1)
+        return CodesDecoder(run, codec, min(threads or usable_cpus(), MOST_THREADS))
     plain, static = _open_codec(artifact, DAC_DECODER, provider, threads)
-    return coreml.decode_in_windows(plain, static, artifact.manifest.codec) if static else plain
+    run = coreml.decode_in_windows(plain, static, codec) if static else plain
+    return CodesDecoder(run, codec)
 
 
 def open_dac_encoder(artifact: Artifact, provider: Provider, threads: int | None) -> RunEncoder:
-    """Audio to codes, as a function."""
+    """Audio to codes, as a function; arguments as in :func:`open_session`."""
     plain, static = _open_codec(artifact, DAC_ENCODER, provider, threads)
     return coreml.encode_in_windows(plain, static, artifact.manifest.codec) if static else plain
 

@@ -294,9 +294,8 @@ def test_scripts_of_similar_length_share_a_captured_graph(on_device):
 
 
 def test_the_codec_waits_for_a_step_that_may_be_captured():
-    decode = open_dac_decoder(find_artifact("demo"), CAPTURING, None)
-    codes = np.zeros((1, 9, 3), np.int64)
-    decoding = threading.Thread(target=decode, args=(codes, codes, codes))
+    decoder = open_dac_decoder(find_artifact("demo"), CAPTURING, None)
+    decoding = threading.Thread(target=decoder.decode, args=(np.zeros((3, 9), np.int64),))
     with CAPTURING.alone:
         decoding.start()
         decoding.join(0.2)

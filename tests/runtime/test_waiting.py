@@ -1,4 +1,4 @@
-"""Waits of the main thread, and Ctrl-C."""
+"""Waits of the main thread, Ctrl-C, and work in several threads."""
 
 import os
 import signal
@@ -8,7 +8,7 @@ from concurrent.futures import Future
 import pytest
 
 from dia_ort import waiting
-from dia_ort.waiting import as_completed, wait_for
+from dia_ort.waiting import as_completed, for_each, wait_for
 
 
 @pytest.mark.parametrize("seconds", [threading.TIMEOUT_MAX, 0.001], ids=["plain", "slices"])
@@ -46,3 +46,48 @@ def test_ctrl_c_ends_a_wait_where_it_does_not_wake_the_main_thread(monkeypatch):
     finally:
         late.cancel()
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3, 50])
+def test_each_item_is_worked_on_once(threads):
+    """At the same time, as far as there are threads."""
+    together = threading.Barrier(min(threads, 3))
+    done = []
+
+    def work(item):
+        if item < 3 // together.parties * together.parties:
+            together.wait(10)
+        done.append(item)
+
+    for_each(work, range(20), threads)
+    assert sorted(done) == list(range(20))
+    assert not [t for t in threading.enumerate() if t.name == "dia-ort-helper"]
+    for_each(work, [], threads)
+
+
+@pytest.mark.parametrize("is_helper", [False, True])
+def test_an_error_ends_the_others(is_helper):
+    done, failed = [], threading.Event()
+
+    def work(item):
+        if (threading.current_thread().name == "dia-ort-helper") == is_helper:
+            failed.set()
+            raise ValueError(item)
+        assert failed.wait(10)
+        done.append(item)
+
+    with pytest.raises(ValueError, match=r"[01]"):
+        for_each(work, range(1000), 2)
+    assert len(done) < 1000
+
+
+def test_it_works_where_no_thread_can_be_started(monkeypatch):
+    """As Python ends."""
+
+    def refuse(_):
+        raise RuntimeError("can't create new thread at interpreter shutdown")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    done = []
+    for_each(done.append, range(5), 3)
+    assert done == list(range(5))

@@ -10,9 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from benchmark.artifacts import cpu_graph
 from benchmark.decoding import artifact_decoder, batch_steps, noise_text, time_steps
 from benchmark.settings import (
     CACHED_POSITIONS,
@@ -24,10 +22,9 @@ from benchmark.settings import (
 )
 from dia_ort import Dia, GenerationConfig
 from dia_ort.artifacts import find_artifact
-from dia_ort.codec import decode_codes
 from dia_ort.generation import Utterance
-from dia_ort.graphs import DAC_DECODER
-from dia_ort.providers import open_session, resolve_provider
+from dia_ort.placement import open_dac_decoder
+from dia_ort.providers import resolve_provider
 from dia_ort.scheduler import Request, Scheduler
 
 _ENCODER_REPEATS = 3
@@ -111,29 +108,21 @@ def growth_by_position(settings: Settings, folder: Path) -> dict[str, Any]:
 
 
 def dac_decode(settings: Settings, folder: Path) -> dict[str, Any]:
-    """Time the codec, in the windows that dia-ort decodes in.
+    """Time the codec as the runtime has it.
 
     Returns:
         ``seconds_per_second`` of audio, one figure per repeat.
     """
     artifact = find_artifact(folder)
     codec = artifact.manifest.codec
-    info = cpu_graph(artifact.manifest, DAC_DECODER)
-    spec = artifact.manifest.spec(info)
-    session = open_session(folder / info.file, spec, resolve_provider("cpu"), settings.threads)
-
-    def run(*parts: NDArray[np.int64]) -> NDArray[np.float32]:
-        inputs = dict(zip(("before", "codes", "after"), parts, strict=True))
-        samples: NDArray[np.float32] = session.run(None, inputs)[0]
-        return samples
-
+    decoder = open_dac_decoder(artifact, resolve_provider("cpu"), settings.threads)
     shape = (settings.dac_frames, codec.num_codebooks)
     codes = np.random.default_rng(0).integers(0, codec.codebook_size, shape)
     duration = settings.dac_frames * codec.hop_length / codec.sample_rate
     timings = []
     for _ in range(1 + DAC_REPEATS):
         started = time.perf_counter()
-        decode_codes(run, codes, codec)
+        decoder.decode(codes)
         timings.append((time.perf_counter() - started) / duration)
     return {"seconds_per_second": timings[1:]}
 

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 
 from dia_ort.artifacts import find_artifact
-from dia_ort.codec import decode_codes
 from dia_ort.placement import open_dac_decoder
 from dia_ort.providers import resolve_provider
 
@@ -40,16 +39,16 @@ def decode(folder: Path, provider: str, variant: str, model: str, frames: int) -
     artifact = find_artifact(folder)
     codec = artifact.manifest.codec
     options = VARIANTS[variant]
-    run = open_dac_decoder(artifact, resolve_provider(provider, options), None)
+    decoder = open_dac_decoder(artifact, resolve_provider(provider, options), None)
     random = np.random.default_rng(0)
     codes = random.integers(0, codec.codebook_size, (frames, codec.num_codebooks))
     timings = []
     for _ in range(1 + _REPEATS):
         started = time.perf_counter()
-        decode_codes(run, codes, codec)
+        decoder.decode(codes)
         timings.append(time.perf_counter() - started)
     held = codes[:_HELD_FRAMES]
-    difference = decode_codes(run, held, codec) - _in_torch(model, held)
+    difference = decoder.decode(held) - _in_torch(model, held)
     return {
         "max_error": float(np.abs(difference).max()),
         "first_s": timings[0],
