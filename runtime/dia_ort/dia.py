@@ -89,7 +89,8 @@ class Dia:
                 CPU.
             provider_options: For the provider, as onnxruntime names them, over dia-ort's own.
             threads: CPU threads for one operator, 1 to 1024; None: all physical cores. More than
-                this process may use are warned of.
+                this process may use are warned of. The codec takes 8 of them at most, and for None
+                of those that the process may use.
             revision: Of a hub id.
 
         Raises:
