@@ -1,6 +1,7 @@
 """The export: from checkpoints to a verified artifact folder, or to nothing at all."""
 
 import contextlib
+import dataclasses
 import gc
 import importlib.metadata
 import os
@@ -21,6 +22,7 @@ from dia_export.calibrate import Progress, calibrate_cache, calibrate_rounding, 
 from dia_export.errors import ExportError, OutputExistsError
 from dia_export.recipes import RECIPES, Dtype, Recipe
 from dia_export.trace import build_module, codec_spec, model_spec, trace
+from dia_export.unsigned import to_unsigned
 from dia_export.verify import TOLERANCES, Figures, Reference, check_graph
 from dia_export.weights import attach_weights
 from dia_models.checkpoint import DacCheckpoint, DiaCheckpoint, Weight, open_dac, open_dia
@@ -43,6 +45,7 @@ from dia_ort.graphs import (
     GraphSpec,
     graph_spec,
 )
+from dia_ort.levels import UnsignedLevels
 from dia_ort.manifest import (
     FORMAT,
     MANIFEST_NAME,
@@ -284,6 +287,7 @@ class Exporter:
             infos.append(info)
         if graph == DECODER and "float16" in computes and self._attention == "fused":
             infos.append(self.write_graph(graph, "float16", shared, "webgpu")[0])
+        infos += self._write_unsigned(infos[computes.index("float32")])
         seconds = (time.monotonic() - started) / len(infos)
         cases = None
         if reference is not None:
@@ -296,9 +300,13 @@ class Exporter:
             # onnxruntime's CPU provider widens float16 nodes but has no way to run bfloat16 ones.
             if cases is not None and info.compute != "bfloat16":
                 self._progress(f"{info.file}: verify", 0, 1)
+                levels = None
+                if info.data and info.unsigned:
+                    levels = UnsignedLevels(self._folder / info.data, info.unsigned)
                 figures = check_graph(
                     *(self._folder / info.file, self._spec(graph, info.compute, info.provider)),
                     *(cases, TOLERANCES[self._recipe.dtype]),
+                    levels=levels,
                 )
                 self._progress(f"{info.file}: verify", 1, 1)
             size = (self._folder / info.file).stat().st_size
@@ -378,8 +386,18 @@ class Exporter:
         gc.collect()
         return info, shared or ir.load(path)
 
+    def _write_unsigned(self, info: GraphInfo) -> list[GraphInfo]:
+        """Write the variant for x86 without VNNI of a graph in float32, if it has one."""
+        model = ir.load(self._folder / info.file)
+        levels = to_unsigned(model)
+        if not levels:
+            return []
+        file = f"{info.graph}.unsigned.onnx"
+        ir.save(model, self._folder / file)
+        return [dataclasses.replace(info, file=file, provider="cpu", unsigned=levels)]
+
     def _spec(self, graph: GraphName, compute: Compute, provider: str | None) -> GraphSpec:
-        cache = self._recipe.cache if provider is None else None
+        cache = None if provider == "webgpu" else self._recipe.cache
         return graph_spec(graph, self._model, self._codec, compute, cache)
 
     def _round(self, graph: GraphName) -> Mapping[str, tuple[Tensor, Tensor]]:

@@ -30,6 +30,7 @@ from dia_models.checkpoint import DacCheckpoint, DiaCheckpoint, Weight
 from dia_models.dac import DacDecoder, DacEncoder
 from dia_models.dia import Decoder, TextEncoder, load_weights
 from dia_ort.graphs import DAC_DECODER, DAC_ENCODER, DECODER, ENCODER, GraphSpec
+from dia_ort.levels import UnsignedLevels
 from dia_ort.providers import CPU, TENSOR_TYPES, Provider, open_session, session_options
 from dia_ort.text import encode_text
 
@@ -225,6 +226,7 @@ def check_graph(
     cases: Sequence[Case],
     tolerance: Tolerance,
     provider: Provider | None = None,
+    levels: UnsignedLevels | None = None,
 ) -> Figures:
     """Run a graph and hold it against PyTorch's outputs.
 
@@ -234,6 +236,7 @@ def check_graph(
         cases: From :class:`Reference`.
         tolerance: What it may differ by, as :data:`TOLERANCES` has it for each dtype.
         provider: Where to run it; None: the CPU.
+        levels: As for :func:`dia_ort.providers.open_session`.
 
     Returns:
         The figures: ``error`` (``equal`` for codes), and for decoders ``kl`` and ``overlap``.
@@ -245,7 +248,10 @@ def check_graph(
     """
     with _gate_errors(path):
         if provider is None:
-            session = ort.InferenceSession(str(path), session_options(), providers=[CPU])
+            options = session_options()
+            if levels:
+                levels.add_to(options, ort)
+            session = ort.InferenceSession(str(path), options, providers=[CPU])
         else:  # as users have it: never quietly on the CPU
             session = open_session(path, spec, provider, None)
     check_interface(path, spec, session)

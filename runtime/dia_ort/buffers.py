@@ -21,14 +21,11 @@ from numpy.typing import NDArray
 
 from dia_ort.copies import HOST, WORD, Gatherer, Mover, Place, Shape, reserve
 from dia_ort.errors import ProviderError
+from dia_ort.memory import private_pages
 from dia_ort.providers import Provider, onnxruntime
 
 _BFLOAT16 = 16
 """onnx's number of a dtype that NumPy has not."""
-# Not shared with forked processes, and given back page by page.
-_PRIVATE: dict[str, int] = (
-    {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_PRIVATE") else {}
-)
 
 Value = Any
 """A tensor that is put into a buffer: a NumPy array, or an OrtValue, which may be on the device."""
@@ -89,7 +86,7 @@ class HostBuffer:
         host_type = _host_type(dtype)
         self._itemsize = host_type.itemsize
         try:
-            self._memory = mmap.mmap(-1, math.prod(shape) * self._itemsize, **_PRIVATE)
+            self._memory = private_pages(math.prod(shape) * self._itemsize)
         except (OSError, OverflowError) as error:
             raise ProviderError(
                 f"the system has no memory for a tensor of the shape {shape}: run fewer utterances "

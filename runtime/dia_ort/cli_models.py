@@ -159,7 +159,8 @@ def show_size(size: int) -> str:
 
 
 def _compute(graph: GraphInfo) -> str:
-    return graph.compute if graph.provider is None else f"{graph.compute}, on {graph.provider}"
+    places = {None: "", "webgpu": ", on webgpu", "cpu": ", on x86 without VNNI"}
+    return graph.compute + places[graph.provider]
 
 
 def _size(artifact: Artifact, info: GraphInfo) -> str:

@@ -7,6 +7,7 @@ many or too few, a wrong type, a file outside the folder, or a newer format is a
 import contextlib
 import dataclasses
 import json
+import math
 import reprlib
 import types
 import typing
@@ -33,8 +34,8 @@ VERSION = 2
 
 Compute = Literal["float32", "float16", "bfloat16"]
 Attention = Literal["fused", "standard"]
-OneProvider = Literal["webgpu"]
-"""Providers that have graphs of their own."""
+OneProvider = Literal["webgpu", "cpu"]
+"""Providers that have graphs of their own; the CPU's are for x86 without VNNI."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +44,21 @@ class FileInfo:
 
     size: int
     sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Levels:
+    """Where the weights of a product in whole numbers are: int8, from -127 to 127.
+
+    Attributes:
+        name: Of the graph's initializer.
+        shape: Inputs and outputs of the product.
+        offset: Of the first one in the graph's weight file, in bytes.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    offset: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +73,8 @@ class GraphInfo:
         compute: The dtype it computes in, and that its key/value tensors have.
         nodes: How many nodes it has.
         provider: The one provider that it is for; None: all that have kernels for it.
+        unsigned: Weights that the graph wants as uint8 with a zero point of 128, though the file
+            has them as int8: they are converted as it is loaded. Of ``"cpu"`` graphs alone.
     """
 
     graph: GraphName
@@ -65,6 +83,7 @@ class GraphInfo:
     compute: Compute
     nodes: int
     provider: OneProvider | None = None
+    unsigned: tuple[Levels, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,7 +120,7 @@ class Manifest:
         quantization: By part of the model (encoder, decoder, logits, embedding); None where nothing
             is quantised.
         cache: Dtype of the decoder's key/value cache; None: what the graph computes in, as graphs
-            for one provider do in any case.
+            for WebGPU do in any case.
         model: Shapes, tokens and rules of the Dia.
         codec: Shapes of the DAC.
         graphs: The ONNX files.
@@ -111,7 +130,6 @@ class Manifest:
         verification: The gate's figures, by graph; empty when it was skipped.
         attention: As ``dia-export --attention`` was given: ``"fused"``: onnxruntime's own operators
             in the text encoder and the decoder; ``"standard"``: none but ONNX's standard ones.
-            Older manifests lack it, and are fused.
     """
 
     format: Literal["dia-ort"]
@@ -126,7 +144,7 @@ class Manifest:
     sources: dict[str, Source]
     tools: dict[str, str]
     verification: dict[str, dict[str, float]]
-    attention: Attention = "fused"
+    attention: Attention
 
     @property
     def codec_id(self) -> str:
@@ -144,7 +162,7 @@ class Manifest:
 
     def cache_of(self, info: GraphInfo) -> str | None:
         """:attr:`cache`, for one of :attr:`graphs`."""
-        return self.cache if info.provider is None else None
+        return None if info.provider == "webgpu" else self.cache
 
     def find(self, graph: str, compute: str) -> GraphInfo | None:
         """The file of a graph that computes in ``compute``, for any provider, if there is one."""
@@ -227,6 +245,7 @@ def _problems(manifest: Manifest) -> Iterator[str]:
     yield from _size_problems(manifest.codec)
     yield from _model_problems(manifest.model, manifest.codec)
     yield from _file_problems(manifest)
+    yield from _unsigned_problems(manifest)
     present = [(info.graph, info.compute, info.provider) for info in manifest.graphs]
     general = {graph for graph, _, provider in present if provider is None}
     if len(set(present)) != len(present) or general != set(GRAPH_NAMES):
@@ -263,6 +282,14 @@ def _file_problems(manifest: Manifest) -> Iterator[str]:
     if named != listed:
         wrong = ", ".join(sorted(named ^ listed))
         yield f"graphs and files do not name the same files ({wrong})"
+
+
+def _unsigned_problems(manifest: Manifest) -> Iterator[str]:
+    for info in manifest.graphs:
+        size = manifest.files[info.data].size if info.data and info.provider == "cpu" else 0
+        for part in info.unsigned:
+            if min(part.offset, *part.shape) < 0 or part.offset + math.prod(part.shape) > size:
+                yield f"{part.name} of {info.file} is not within its weight file"
 
 
 def _parse(kind: Any, value: Any, where: str, key: str) -> Any:

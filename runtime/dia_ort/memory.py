@@ -1,6 +1,7 @@
 """What the system tells of its memory, and giving some back to it."""
 
 import ctypes
+import mmap
 import os
 import re
 import sys
@@ -55,3 +56,16 @@ def give_back_memory() -> None:
     except (AttributeError, OSError, TypeError):  # another C library, or Windows
         return
     trim(0)
+
+
+def private_pages(size: int) -> mmap.mmap:
+    """Memory that the system gives page by page as it is written to, and can be given back so.
+
+    It is not shared with forked processes.
+
+    Raises:
+        OSError, OverflowError: There is not so much.
+    """
+    if hasattr(mmap, "MAP_PRIVATE"):
+        return mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    return mmap.mmap(-1, size)

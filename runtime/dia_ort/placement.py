@@ -2,7 +2,7 @@
 
 | provider | text encoder, decoder | codec |
 | --- | --- | --- |
-| cpu | float32: it has no half-precision kernels worth running | float32 |
+| cpu | float32; x86 without VNNI has graphs of its own: :mod:`dia_ort.levels` | float32 |
 | cuda | half precision: its cached attention has no float32 kernel | float32, exact |
 | coreml | see :mod:`dia_ort.coreml` | CoreML |
 | webgpu | encoder on the CPU, in float32; a decoder of its own, in half precision | float32 |
@@ -23,8 +23,9 @@ from dia_ort.checks import usable_cpus
 from dia_ort.codec import MOST_THREADS, CodesDecoder, RunEncoder
 from dia_ort.errors import ProviderError
 from dia_ort.graphs import DAC_DECODER, DAC_ENCODER, DECODER, ENCODER, GraphName
+from dia_ort.levels import UnsignedLevels
 from dia_ort.manifest import GraphInfo, Manifest
-from dia_ort.providers import Provider, open_session
+from dia_ort.providers import Provider, open_session, products_overflow
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +41,10 @@ def choose_file(manifest: Manifest, graph: GraphName, provider: Provider) -> Gra
     """
     if graph == DECODER and provider.name == "webgpu":
         return _for_webgpu(manifest)
+    if provider.name == "cpu" and products_overflow():
+        for info in manifest.graphs:
+            if info.graph == graph and info.provider == "cpu":
+                return info
     files = {
         info.compute: info
         for info in manifest.graphs
@@ -95,9 +100,11 @@ def open_graph(
 ) -> Any:
     """A session of a file, where :func:`place` puts it; arguments as in :func:`open_session`."""
     path, spec = artifact.folder / info.file, artifact.manifest.spec(info)
-    where = place(artifact.manifest, info, provider)
+    where, levels = place(artifact.manifest, info, provider), None
+    if info.data and info.unsigned:
+        levels = UnsignedLevels(artifact.folder / info.data, info.unsigned)
     with provider.alone:
-        return open_session(path, spec, where, threads, prepack=prepack)
+        return open_session(path, spec, where, threads, prepack=prepack, levels=levels)
 
 
 def open_dac_decoder(artifact: Artifact, provider: Provider, threads: int | None) -> CodesDecoder:

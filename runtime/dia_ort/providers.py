@@ -21,6 +21,7 @@ import numpy as np
 from dia_ort.cuda import find_problem, preload_libraries
 from dia_ort.errors import ArtifactError, InvalidConfigError, ProviderError
 from dia_ort.graphs import GraphSpec, TensorSpec
+from dia_ort.levels import UnsignedLevels
 
 logger = logging.getLogger(__name__)
 
@@ -303,6 +304,7 @@ def open_session(
     threads: int | None,
     *,
     prepack: bool = True,
+    levels: UnsignedLevels | None = None,
 ) -> Any:
     """Load a graph and hold its interface against the declaration.
 
@@ -313,6 +315,7 @@ def open_session(
         threads: For one operator, on the CPU; None leaves it to onnxruntime (all physical cores).
         prepack: Whether to bring the weights into the kernels' own order: faster to run, slower to
             load, and in memory instead of in the file's pages.
+        levels: The weights that it wants in another form than the file's.
 
     Raises:
         ArtifactError: The file does not load, or has other inputs or outputs than declared.
@@ -325,6 +328,8 @@ def open_session(
         preload_libraries(ort)
     if not on_cpu:
         options.add_session_config_entry(_RECORD_PLACEMENT, "1")
+    if levels:
+        levels.add_to(options, ort)
     said = io.StringIO()
     try:
         with nullcontext() if on_cpu else _listening(said), provider.alone:
@@ -340,6 +345,9 @@ def open_session(
         _check_placement(path, session, provider, said.getvalue())
     _check_interface(path, "input", session.get_inputs(), spec.inputs)
     _check_interface(path, "output", session.get_outputs(), spec.outputs)
+    session.levels = levels  # whose memory it uses
+    if levels and prepack:
+        levels.give_back()
     return session
 
 

@@ -116,9 +116,29 @@ def test_half_precision_has_float32_twins(exported, dtype):
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_float16_has_a_decoder_for_webgpu(exported, dtype):
     manifest = find_artifact(exported(dtype).folder).manifest
-    found = [(info.file, info.compute, info.data) for info in manifest.graphs if info.provider]
+    infos = [info for info in manifest.graphs if info.provider == "webgpu"]
+    found = [(info.file, info.compute, info.data) for info in infos]
     wanted = [("decoder.webgpu.onnx", "float16", "decoder.onnx.data")]
     assert found == (wanted if dtype in {"fp16", "int8", "int4"} else [])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_products_in_whole_numbers_have_graphs_for_x86_without_vnni(exported, dtype):
+    folder = exported(dtype).folder
+    manifest = find_artifact(folder).manifest
+    infos = {info.graph: info for info in manifest.graphs if info.provider == "cpu"}
+    assert set(infos) == ({ENCODER, DECODER} if dtype in {"int8", "int4"} else set())
+    for graph, info in infos.items():
+        signed = manifest.find(graph, "float32")
+        assert (info.file, info.data) == (f"{graph}.unsigned.onnx", signed.data)
+        assert manifest.verification[info.file] == manifest.verification[signed.file]
+        products = [
+            node
+            for node in onnx.load(folder / info.file, load_external_data=False).graph.node
+            if node.op_type == "MatMulIntegerToFloat"
+        ]
+        assert {node.input[1] for node in products} == {part.name for part in info.unsigned}
+        assert {node.input[5] for node in products} == {"activation.zero"}
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -40,19 +40,9 @@ def test_what_may_be_absent_is_null():
     assert parse_manifest(edited("quantization", None)).quantization is None
     assert parse_manifest(edited("sources/model/revision", "abc")).sources["model"].revision
     manifest = copy.deepcopy(VALID)
-    manifest["graphs"][5]["data"] = None
+    manifest["graphs"][7]["data"] = None
     del manifest["files"]["dac_decoder.onnx.data"]
-    assert parse_manifest(json.dumps(manifest)).graphs[5].data is None
-
-
-def test_what_earlier_versions_did_not_write_has_a_default():
-    older = {key: value for key, value in VALID.items() if key != "attention"}
-    assert parse_manifest(json.dumps(older)).attention == "fused"
-    plain = [{k: v for k, v in graph.items() if k != "provider"} for graph in VALID["graphs"][:3]]
-    graphs = [*plain, *VALID["graphs"][3:]]
-    assert parse_manifest(json.dumps(older | {"graphs": graphs})).graphs[0].provider is None
-    newer = older | {"attention": "standard"}
-    assert parse_manifest(json.dumps(newer)).attention == "standard"
+    assert parse_manifest(json.dumps(manifest)).graphs[7].data is None
 
 
 def test_whole_numbers_are_numbers():
@@ -143,12 +133,16 @@ def test_wrong_types(path, value, message):
         ("codec/num_codebooks", 8, "num_codebooks must equal model.num_channels"),
         ("model/pad_token_id", 1028, "special tokens must lie between the codes and vocab_size"),
         ("model/bos_token_id", 1023, "special tokens must lie between the codes and vocab_size"),
-        ("graphs/5/data", None, r"do not name the same files \(dac_decoder.onnx.data\)"),
+        ("graphs/7/data", None, r"do not name the same files \(dac_decoder.onnx.data\)"),
         ("graphs/0/file", "text.onnx", r"\(encoder.onnx, text.onnx\)"),
         ("files/extra.bin", {"size": 1, "sha256": ""}, r"\(extra.bin\)"),
-        ("graphs/6", VALID["graphs"][5] | {"nodes": 1}, r"files \(dac_encoder.onnx, "),
+        ("graphs/8", VALID["graphs"][7] | {"nodes": 1}, r"files \(dac_encoder.onnx, "),
         ("graphs/0/graph", "decoder", "must hold each of encoder, decoder, dac_decoder, dac_enc"),
-        ("graphs/5/provider", "webgpu", "must hold each of"),  # the only dac_decoder
+        ("graphs/7/provider", "webgpu", "must hold each of"),  # the only dac_decoder
+        ("graphs/2/unsigned/0/offset", 10**9, "encoder.unsigned.onnx is not within its weight f"),
+        ("graphs/2/unsigned/0/offset", -1, "is not within its weight file"),
+        ("graphs/2/unsigned/0/shape", [5, -5], "is not within its weight file"),
+        ("graphs/2/unsigned/0/shape", [10**5, 10**5], "is not within its weight file"),
     ],
 )
 def test_contradictions(path, value, message):

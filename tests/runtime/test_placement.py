@@ -17,9 +17,14 @@ CUDA = Provider("cuda", "cuda", {"enable_cuda_graph": "1", "device_id": "1"})
 CODEC = (DAC_DECODER, DAC_ENCODER)
 
 
+@pytest.fixture(autouse=True)
+def vnni(monkeypatch):
+    monkeypatch.setattr(placement, "products_overflow", lambda: False)
+
+
 def manifest(dtype, *computes, attention="fused"):
     """Of a model whose text encoder and decoder are there in these dtypes."""
-    plain = [info for info in DEMO.manifest.graphs if info.compute == "float32"]
+    plain = [i for i in DEMO.manifest.graphs if (i.compute, i.provider) == ("float32", None)]
     graphs = [
         dataclasses.replace(info, compute=compute, file=f"{info.graph}.{compute}.onnx")
         for info in plain
@@ -50,6 +55,19 @@ def test_every_dtype_runs_on_the_cpu_and_on_cuda(dtype, computes, on_cuda):
 
 def test_the_demo_has_files_for_cuda():
     assert choose_file(DEMO.manifest, DECODER, CUDA).compute == "float16"
+
+
+@pytest.mark.parametrize("overflow", [False, True])
+@pytest.mark.parametrize("name", ["cpu", "openvino"])
+def test_x86_without_vnni_has_graphs_of_its_own(monkeypatch, overflow, name):
+    monkeypatch.setattr(placement, "products_overflow", lambda: overflow)
+    own = {ENCODER, DECODER} if overflow and name == "cpu" else set()
+    for graph in GRAPH_NAMES:
+        info = choose_file(DEMO.manifest, graph, Provider(name))
+        assert info.compute == "float32"
+        assert bool(info.unsigned) == (graph in own)
+    fp16 = manifest("fp16", "float16", "float32")
+    assert choose_file(fp16, DECODER, Provider(name)).compute == "float32"
 
 
 def test_webgpu_has_a_decoder_of_its_own():
