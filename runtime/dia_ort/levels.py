@@ -23,7 +23,7 @@ class UnsignedLevels:
     """Converted weights for one session, which uses this memory, and so is to keep this object.
 
     onnxruntime converts them too ("session.x64quantprecision"), but 1.3 GB take it 7 s instead of
-    0.4, and keep 0.7 GB more.
+    0.9, and keep 0.6 GB more.
 
     Args:
         path: The file that has them as int8.

@@ -41,10 +41,6 @@ def choose_file(manifest: Manifest, graph: GraphName, provider: Provider) -> Gra
     """
     if graph == DECODER and provider.name == "webgpu":
         return _for_webgpu(manifest)
-    if provider.name == "cpu" and products_overflow():
-        for info in manifest.graphs:
-            if info.graph == graph and info.provider == "cpu":
-                return info
     files = {
         info.compute: info
         for info in manifest.graphs
@@ -65,6 +61,10 @@ def choose_file(manifest: Manifest, graph: GraphName, provider: Provider) -> Gra
             "attention on CUDA: take fp16 (dia-export --dtype fp16) or int4; or, for float32 "
             "itself, --dtype fp32 --attention standard."
         )
+    if products_overflow() and place(manifest, info, provider).name == "cpu":
+        for other in manifest.graphs:
+            if (other.graph, other.provider) == (graph, "cpu"):
+                return other
     return info
 
 

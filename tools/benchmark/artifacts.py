@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.apart import run_apart
-from dia_ort.manifest import GraphInfo, Manifest
 
 
 def ensure_artifact(
@@ -51,14 +50,6 @@ def export_artifact(model: str, dtype: str, folder: Path, calibrate: bool) -> di
     started = time.perf_counter()
     export(model, **options, output=folder, verify=False, force=True)
     return {"seconds": time.perf_counter() - started}
-
-
-def cpu_graph(manifest: Manifest, graph: str) -> GraphInfo:
-    """The file that the CPU provider runs; every artifact has one that computes in float32."""
-    info = manifest.find(graph, "float32")
-    if info is None:
-        raise SystemExit(f"the {manifest.dtype} export has no {graph} graph for the CPU provider.")
-    return info
 
 
 def is_current(folder: Path, *, calibrate: bool = True) -> bool:

@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmark.artifacts import cpu_graph
 from benchmark.settings import CACHED_POSITIONS, TEXT_POSITIONS, WARM_UP_STEPS, Settings
 from dia_ort import GenerationConfig
 from dia_ort.decoder import DecoderBatch
 from dia_ort.graphs import DECODER, ModelSpec, decoder_graph
-from dia_ort.manifest import read_manifest
+from dia_ort.levels import UnsignedLevels
+from dia_ort.manifest import Levels, read_manifest
+from dia_ort.placement import choose_file
 from dia_ort.providers import open_session, resolve_provider
 from dia_ort.sampling import SamplingParams, draw
 
@@ -27,17 +28,23 @@ class DecoderFile:
         path: The ONNX file.
         model: Its shapes.
         cache: Dtype of its key/value cache; None: float32.
+        unsigned: As :class:`dia_ort.manifest.GraphInfo` has it.
     """
 
     path: Path
     model: ModelSpec
     cache: str | None
+    unsigned: tuple[Levels, ...] = ()
 
     def open(self, settings: Settings) -> "TimedSession":
         """Load it as the runtime does."""
         spec = decoder_graph(self.model, "float32", self.cache)
+        levels = None
+        if self.unsigned:
+            levels = UnsignedLevels(self.path.with_name(f"{DECODER}.onnx.data"), self.unsigned)
+        provider = resolve_provider("cpu")
         return TimedSession(
-            open_session(self.path, spec, resolve_provider("cpu"), settings.threads)
+            open_session(self.path, spec, provider, settings.threads, levels=levels)
         )
 
     def batch(self, session: Any, slots: int) -> "NoiseBatch":
@@ -54,7 +61,8 @@ class DecoderFile:
 def artifact_decoder(folder: Path) -> DecoderFile:
     """The decoder of an artifact."""
     manifest = read_manifest(folder)
-    return DecoderFile(folder / cpu_graph(manifest, DECODER).file, manifest.model, manifest.cache)
+    info = choose_file(manifest, DECODER, resolve_provider("cpu"))
+    return DecoderFile(folder / info.file, manifest.model, manifest.cache, info.unsigned)
 
 
 class TimedSession:
