@@ -15,12 +15,7 @@ from dia_ort.artifacts import Artifact, check_unchanged, find_artifact
 from dia_ort.audio import Audio, AudioChunk, prepare_audio
 from dia_ort.buffers import Value
 from dia_ort.checks import check_threads, check_whole
-from dia_ort.codec import (
-    CHUNK_FRAMES,
-    check_codes,
-    check_context,
-    encode_samples,
-)
+from dia_ort.codec import CHUNK_FRAMES, check_codes, check_context, encode_samples
 from dia_ort.config import GenerationConfig, check_config
 from dia_ort.decoder import DecoderBatch, few_sizes, slot_bytes
 from dia_ort.errors import (

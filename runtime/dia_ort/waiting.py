@@ -74,6 +74,9 @@ def for_each(work: Callable[[_T], None], items: Sequence[_T], threads: int) -> N
                 helper.start()
                 helpers.append(helper)
         run()
+    except BaseException as error:  # Ctrl-C, between the calls
+        errors.append(error)
+        raise
     finally:
         for helper in helpers:
             helper.join()

@@ -3,6 +3,7 @@
 import os
 import signal
 import threading
+import time
 from concurrent.futures import Future
 
 import pytest
@@ -74,11 +75,12 @@ def test_an_error_ends_the_others(is_helper):
             failed.set()
             raise ValueError(item)
         assert failed.wait(10)
+        time.sleep(0.001)
         done.append(item)
 
     with pytest.raises(ValueError, match=r"[01]"):
         for_each(work, range(1000), 2)
-    assert len(done) < 1000
+    assert len(done) < 500
 
 
 def test_it_works_where_no_thread_can_be_started(monkeypatch):
