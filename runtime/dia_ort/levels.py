@@ -4,6 +4,7 @@ import math
 import mmap
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from dia_ort.memory import private_pages
 from dia_ort.waiting import for_each
 
 _ZERO = 128
+_CPUINFO = Path("/proc/cpuinfo")
 
 
 class UnsignedLevels:
@@ -78,5 +80,7 @@ class UnsignedLevels:
 
         That is so with AVX2. Without, and outside Linux, it stays. The addresses do in any case.
         """
-        if sys.platform == "linux" and "avx2" in Path("/proc/cpuinfo").read_text(errors="replace"):
-            self._memory.madvise(mmap.MADV_DONTNEED)
+        if sys.platform == "linux":
+            with suppress(OSError):
+                if "avx2" in _CPUINFO.read_text(errors="replace"):
+                    self._memory.madvise(mmap.MADV_DONTNEED)

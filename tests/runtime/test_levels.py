@@ -1,6 +1,7 @@
 """Graphs of x86 without VNNI, which run everywhere: uint8 weights, made of the file's int8."""
 
 import dataclasses
+import sys
 
 import numpy as np
 import pytest
@@ -72,6 +73,18 @@ def test_the_values():
         np.testing.assert_array_equal(array.reshape(-1), want)
     converted.give_back()
     assert converted.arrays[part.name].max() >= 0  # its address is still good
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux gives back")
+@pytest.mark.parametrize(("cpu", "kept"), [("flags : avx avx2", 0), ("flags : avx", 1), (None, 1)])
+def test_memory_is_given_back_where_weights_are_packed(monkeypatch, tmp_path, cpu, kept):
+    info = UNSIGNED[DECODER]
+    converted = UnsignedLevels(DEMO.folder / info.data, info.unsigned)
+    if cpu:
+        (tmp_path / "cpuinfo").write_text(cpu)
+    monkeypatch.setattr(levels, "_CPUINFO", tmp_path / "cpuinfo")
+    converted.give_back()
+    assert all(array.any() == kept for array in converted.arrays.values())
 
 
 def test_a_file_that_is_too_short(overflow, tmp_path):
