@@ -45,7 +45,7 @@ from dia_ort.graphs import (
     GraphSpec,
     graph_spec,
 )
-from dia_ort.levels import UnsignedLevels
+from dia_ort.levels import levels_of
 from dia_ort.manifest import (
     FORMAT,
     MANIFEST_NAME,
@@ -300,13 +300,10 @@ class Exporter:
             # onnxruntime's CPU provider widens float16 nodes but has no way to run bfloat16 ones.
             if cases is not None and info.compute != "bfloat16":
                 self._progress(f"{info.file}: verify", 0, 1)
-                levels = None
-                if info.data and info.unsigned:
-                    levels = UnsignedLevels(self._folder / info.data, info.unsigned)
                 figures = check_graph(
                     *(self._folder / info.file, self._spec(graph, info.compute, info.provider)),
                     *(cases, TOLERANCES[self._recipe.dtype]),
-                    levels=levels,
+                    levels=levels_of(self._folder, info),
                 )
                 self._progress(f"{info.file}: verify", 1, 1)
             size = (self._folder / info.file).stat().st_size

@@ -253,7 +253,7 @@ def check_graph(
                 levels.add_to(options, ort)
             session = ort.InferenceSession(str(path), options, providers=[CPU])
         else:  # as users have it: never quietly on the CPU
-            session = open_session(path, spec, provider, None)
+            session = open_session(path, spec, provider, None, levels=levels)
     check_interface(path, spec, session)
     with _gate_errors(path):
         outputs = [_run(session, spec, case) for case in cases]

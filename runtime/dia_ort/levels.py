@@ -13,12 +13,23 @@ from numpy.typing import NDArray
 
 from dia_ort.checks import usable_cpus
 from dia_ort.errors import ArtifactError, ProviderError
-from dia_ort.manifest import Levels
+from dia_ort.manifest import GraphInfo, Levels
 from dia_ort.memory import private_pages
 from dia_ort.waiting import for_each
 
 _ZERO = 128
 _CPUINFO = Path("/proc/cpuinfo")
+
+
+def levels_of(folder: Path, info: GraphInfo) -> "UnsignedLevels | None":
+    """What a graph in an artifact's folder wants converted; None: nothing.
+
+    Raises:
+        ArtifactError, ProviderError: As :class:`UnsignedLevels` has it.
+    """
+    return (
+        UnsignedLevels(folder / info.data, info.unsigned) if info.data and info.unsigned else None
+    )
 
 
 class UnsignedLevels:

@@ -23,7 +23,7 @@ from dia_ort.checks import usable_cpus
 from dia_ort.codec import MOST_THREADS, CodesDecoder, RunEncoder
 from dia_ort.errors import ProviderError
 from dia_ort.graphs import DAC_DECODER, DAC_ENCODER, DECODER, ENCODER, GraphName
-from dia_ort.levels import UnsignedLevels
+from dia_ort.levels import levels_of
 from dia_ort.manifest import GraphInfo, Manifest
 from dia_ort.providers import Provider, open_session, products_overflow
 
@@ -100,9 +100,7 @@ def open_graph(
 ) -> Any:
     """A session of a file, where :func:`place` puts it; arguments as in :func:`open_session`."""
     path, spec = artifact.folder / info.file, artifact.manifest.spec(info)
-    where, levels = place(artifact.manifest, info, provider), None
-    if info.data and info.unsigned:
-        levels = UnsignedLevels(artifact.folder / info.data, info.unsigned)
+    where, levels = place(artifact.manifest, info, provider), levels_of(artifact.folder, info)
     with provider.alone:
         return open_session(path, spec, where, threads, prepack=prepack, levels=levels)
 

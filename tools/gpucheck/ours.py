@@ -16,6 +16,7 @@ from benchmark.decoding import TimedSession
 from benchmark.settings import CACHED_POSITIONS, FRAMES_PER_SECOND, TEXT_POSITIONS, WARM_UP_STEPS
 from dia_ort import Dia, GenerationConfig
 from dia_ort.graphs import DECODER, GRAPH_NAMES
+from dia_ort.levels import levels_of
 from dia_ort.manifest import read_manifest
 from dia_ort.placement import choose_file, place
 from dia_ort.providers import node_placement, open_session, resolve_provider
@@ -131,7 +132,8 @@ def gate(setup: Setup, folder: Path, model: str) -> dict[str, Any]:
                 place(manifest, info, provider),
             )
             cases, limits = reference.cases(graph), TOLERANCES[manifest.dtype]
-            figures[info.file] = check_graph(path, spec, cases, limits, where)
+            levels = levels_of(folder, info)
+            figures[info.file] = check_graph(path, spec, cases, limits, where, levels)
     return figures
 
 
